@@ -53,6 +53,7 @@ class PendingRequest:
     def fail(self, error: BaseException) -> None:
         if not self.done:
             self.results.set_exception(error)
+            self.results.exception()  # retrieved: a request that also fails as its body is split awaits no results
 
     def time_out(self) -> None:
         self.fail(ServiceError(504, "timeout", "no prediction in time; try again later"))

@@ -175,6 +175,23 @@ def test_images_of_done_requests_are_not_computed():
     asyncio.run(scenario())
 
 
+def test_a_request_that_nobody_awaits_any_more_leaves_no_message():
+    """It timed out while its body was split, and the body was wrong: the client is told of the body."""
+    messages = []
+
+    async def scenario():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: messages.append(context["message"]))
+        pending = PendingRequest()
+        pending.time_out()
+        with pytest.raises(ServiceError):
+            await asyncio.shield(pending.results)
+        del pending
+        PendingRequest().time_out()  # collected at once
+
+    asyncio.run(scenario())
+    assert messages == []
+
+
 def test_images_that_were_not_begun_are_next():
     async def scenario():
         batcher = ManualBatcher(max_batch=8)
