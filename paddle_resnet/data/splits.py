@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_resnet.config.schema import PerChannel
+from paddle_resnet.config.value_types import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 

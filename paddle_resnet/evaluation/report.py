@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from paddle_resnet import distributed, onednn
-from paddle_resnet.config.schema import SPLIT_NAMES
+from paddle_resnet.config.value_types import SPLIT_NAMES
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_left_out
 from paddle_resnet.data.datasets.open_files import open_labelled

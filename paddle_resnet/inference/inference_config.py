@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from paddle_resnet.config.schema import Group, Integer, PerChannel, Share
+from paddle_resnet.config.schema import Group
+from paddle_resnet.config.value_types import Integer, PerChannel, Share
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import sha256_of, write_text

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from paddle_resnet.config.schema import SPLIT_NAMES, Config, SplitName
+from paddle_resnet.config.schema import Config
+from paddle_resnet.config.value_types import SPLIT_NAMES, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source, size_of, source_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from paddle_resnet.config.schema import PerChannel
+from paddle_resnet.config.value_types import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import sha256_of
 from paddle_resnet.zoo.registry import list_models

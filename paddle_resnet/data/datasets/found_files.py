@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddle_resnet.config.schema import SPLIT_NAMES, SplitName
+from paddle_resnet.config.value_types import SPLIT_NAMES, SplitName
 from paddle_resnet.errors import UsageError, printable, shown
 from paddle_resnet.images.find import SkippedFile, is_hidden
 

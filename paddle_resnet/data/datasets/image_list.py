@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from paddle_resnet.config.schema import DataConfig, SplitName
+from paddle_resnet.config.schema import DataConfig
+from paddle_resnet.config.value_types import SplitName
 from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,

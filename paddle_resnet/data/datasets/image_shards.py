@@ -22,7 +22,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from paddle_resnet.config.schema import DataConfig, SplitName
+from paddle_resnet.config.schema import DataConfig
+from paddle_resnet.config.value_types import SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_resnet.config.schema import DataConfig, PerChannel
+from paddle_resnet.config.schema import DataConfig
+from paddle_resnet.config.value_types import PerChannel
 from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
 from paddle_resnet.data.datasets.open_files import FILE_SOURCES, open_files
