@@ -5,7 +5,7 @@ import pytest
 from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Lesson
-from paddle_resnet.lessons.batch_norm import lesson
+from paddle_resnet.lessons.batch_norm import training as training
 from paddle_resnet.lessons.batch_norm.lesson import FEATURES, IMAGES
 from paddle_resnet.lessons.framework.page import Prose
 
@@ -17,9 +17,9 @@ RATES = (0.01, 0.1, 1.0)
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lesson, "RATES", RATES)
-        patch.setattr(lesson, "SHOWN", RATES)
-        patch.setattr(lesson, "SEEDS", (0,))
+        patch.setattr(training, "RATES", RATES)
+        patch.setattr(training, "SHOWN", RATES)
+        patch.setattr(training, "SEEDS", (0,))
         return Lesson("batch-norm").run(tmp_path_factory.mktemp("lesson"), scale=0.34)
 
 

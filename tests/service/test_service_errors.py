@@ -179,7 +179,7 @@ def test_unknown_addresses_and_methods(client):
 
 def test_an_internal_error_is_logged_and_does_not_leak(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path) as service:
-        service.predictor.fault = RuntimeError("secret of /home/somebody")
+        service.predictor.fault = RuntimeError("secret of /home/user")
         response = httpx.post(f"{service.url}/predict", content=picture(), headers={**IMAGE, "X-Request-ID": "abc"})
         assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
         assert "secret" not in response.text and "Traceback" not in response.text
@@ -187,4 +187,4 @@ def test_an_internal_error_is_logged_and_does_not_leak(monkeypatch, tmp_path):
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
     (line,) = [line for line in service.lines if line.getMessage() == "internal error"]
     written = json.loads(JsonFormatter().format(line))
-    assert written["request_id"] == "abc" and "secret of /home/somebody" in written["traceback"]
+    assert written["request_id"] == "abc" and "secret of /home/user" in written["traceback"]

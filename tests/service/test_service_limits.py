@@ -29,8 +29,8 @@ def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
 
         asked = [threads.submit(ask) for _ in range(3)]
         wait_until(lambda: b"paddle_resnet_queue_images 3.0" in httpx.get(f"{service.url}/metrics").content)
-        assert ask(images=2).status_code == 429  # there is room for one
-        assert ask(images=5).status_code == 413  # there never is room for five
+        assert ask(images=2).status_code == 429  # the queue holds one more image
+        assert ask(images=5).status_code == 413  # the whole queue holds fewer than five
         asked.append(threads.submit(ask))
         wait_until(lambda: b"paddle_resnet_queue_images 4.0" in httpx.get(f"{service.url}/metrics").content)
         refused = ask()
