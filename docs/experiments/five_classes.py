@@ -34,8 +34,8 @@ runtime.import_paddle()
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
-from paddle_resnet.files import write_json
 from paddle_resnet.models import read_state_dict, write_state_dict
+from paddle_resnet.text_files import write_json
 from paddle_resnet.training import Run, SeedStatistics, train_or_resume
 
 SCRATCH, TUNED = "from scratch", "fine-tuned"

@@ -40,7 +40,8 @@ from paddle_resnet.cli import program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import write_atomically, write_json
+from paddle_resnet.files import write_atomically
+from paddle_resnet.text_files import write_json
 
 CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
 RESNET20: dict[str, Any] = {

@@ -12,9 +12,9 @@ from rich import box
 from rich.table import Table
 
 from paddle_resnet import environment
-from paddle_resnet.files import write_json
 from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
 from paddle_resnet.plots.style import save_figure
+from paddle_resnet.text_files import write_json
 
 Runs = Sequence[Mapping[str, Any]]  # the measurements of one job, by round
 Summary = dict[str, Any]  # ``median``, ``smallest``, ``largest`` and ``count`` of some measurements

@@ -36,8 +36,8 @@ from paddle_resnet.config.value_types import (
     SplitName,
     Weights,
 )
-from paddle_resnet.files import write_text
 from paddle_resnet.system.machine import physical_cores
+from paddle_resnet.text_files import write_text
 
 
 class Group(BaseModel):

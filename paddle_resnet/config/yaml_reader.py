@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import decode_text
+from paddle_resnet.text_files import decode_text
 
 MAX_BYTES = 1 << 20  # of a file
 MAX_EXPANSION = 100

@@ -18,10 +18,10 @@ from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, counted, require_one_of, shown
 from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer, Views
-from paddle_resnet.files import write_json
 from paddle_resnet.paths import expand_home
 from paddle_resnet.results import Evaluation, accuracy_text
 from paddle_resnet.system.portable import portable_name
+from paddle_resnet.text_files import write_json
 from paddle_resnet.training.data_manifest import FileList
 from paddle_resnet.training.run_folder import Run
 

@@ -18,10 +18,11 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
-from paddle_resnet.files import require_writable, write_folder, write_text
+from paddle_resnet.files import require_writable, write_folder
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
 from paddle_resnet.inference.options import Precision
 from paddle_resnet.paths import require_name_for_folder
+from paddle_resnet.text_files import write_text
 from paddle_resnet.training.run_folder import Run, Which
 
 # PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task.

@@ -16,9 +16,10 @@ from paddle.static import InputSpec
 from paddle_resnet import signals
 from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
-from paddle_resnet.files import require_space, writable_home, write_text
+from paddle_resnet.files import require_space, writable_home
 from paddle_resnet.paddle_compat import paddle_2_programs
 from paddle_resnet.paths import path_for_paddle
+from paddle_resnet.text_files import write_text
 from paddle_resnet.training.run_folder import Run, Which
 
 PROGRAM_SUFFIXES = (".json", ".pdmodel")  # of Paddle 3 and of 2.6

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import UTF16_MARKS, not_utf8
 from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_files, find_image_files
 from paddle_resnet.system.portable import decode_name
+from paddle_resnet.text_files import UTF16_MARKS, not_utf8
 
 BLOCK_BYTES = 1 << 16
 LONGEST_NAME = 1 << 20  # bytes of a name in a list; no system has longer ones

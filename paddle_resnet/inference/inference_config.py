@@ -14,9 +14,10 @@ from paddle_resnet.config.schema import Group
 from paddle_resnet.config.value_types import Integer, PerChannel, Share
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, command, shown
-from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.files import sha256_of
 from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.paths import expand_home
+from paddle_resnet.text_files import write_text
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2  # format 1 had a single model and MD5 sums

@@ -20,10 +20,11 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
-from paddle_resnet.files import csv_line, link_target, move_into_place, shortened_name
+from paddle_resnet.files import link_target, move_into_place, shortened_name
 from paddle_resnet.inference.predictor import Prediction
 from paddle_resnet.paths import require_portable_name
 from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
+from paddle_resnet.text_files import csv_line
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240

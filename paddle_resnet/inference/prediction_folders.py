@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import replace, shortened_name, write_atomically, write_errors
+from paddle_resnet.files import shortened_name, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
 from paddle_resnet.paths import require_name_for_folder, require_portable_name
-from paddle_resnet.system.portable import portable_name
+from paddle_resnet.system.portable import portable_name, replace
 
 JPEG_QUALITY = 92
 DIGITS = 12  # of the SHA-256 of a file's content, in the name of one that another file had first

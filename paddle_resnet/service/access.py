@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import decode_text
 from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.text_files import decode_text
 
 
 def read_token(path: Path | None) -> bytes | None:

@@ -20,9 +20,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from paddle_resnet.files import finite_number, unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error, malformed, too_many_images
 from paddle_resnet.service.settings import Settings
+from paddle_resnet.text_files import finite_number, unique_keys
 
 ACCEPTED = "an image, multipart/form-data with an image in each part, or application/json with base64"
 DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)

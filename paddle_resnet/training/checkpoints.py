@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from paddle_resnet import distributed, paddle_compat, safe_pickle
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.errors import RunFailure, UsageError, shown
-from paddle_resnet.files import md5_of, read_json, recover_folder, write_folder, write_json
+from paddle_resnet.files import md5_of, recover_folder, write_folder
 from paddle_resnet.models import load_weights
 from paddle_resnet.results import EpochRecord
+from paddle_resnet.text_files import read_json, write_json
 from paddle_resnet.training.callback_runner import BEGINNING, Logs, Position, State, collect_states
 from paddle_resnet.training.callbacks.recipe import epochs_since_best
 from paddle_resnet.training.callbacks.recorder import Recorder

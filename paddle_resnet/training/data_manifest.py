@@ -21,8 +21,8 @@ from paddle_resnet.data.datasets.open_files import files_root, find_files, reope
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import write_json
 from paddle_resnet.system.portable import IS_POSIX
+from paddle_resnet.text_files import write_json
 from paddle_resnet.training.schemas import Count, JsonSchema, Text, first_error
 
 IMAGES_COMPARED = 32

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from paddle_resnet.errors import UsageError, command
-from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.files import sha256_of
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
 from paddle_resnet.system import machine
+from paddle_resnet.text_files import write_text
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.zoo import cifar10_weights
 

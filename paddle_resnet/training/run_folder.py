@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from paddle import nn
 from pydantic import ValidationError
 
-from paddle_resnet import distributed, files
+from paddle_resnet import distributed, files, text_files
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.console import logger
@@ -266,14 +266,14 @@ class Run:
         if not os.path.lexists(self.metrics_path):
             return {}
         MetricsFile.read(self.metrics_path)
-        return files.read_json(self.metrics_path)
+        return text_files.read_json(self.metrics_path)
 
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
         self.write_metrics({**self.metrics(), section: values})
 
     @distributed.main_process_only
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        files.write_json(self.metrics_path, sections)
+        text_files.write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
         """Read ``history.csv``, if it exists; raise `UsageError` if it is damaged."""
@@ -283,7 +283,7 @@ class Run:
         remedy = "put the run's own back, or remove it"
         try:
             with files.open_regular(self.history_path) as file:
-                rows = list(csv.reader(io.StringIO(file.read(files.LARGEST_JSON).decode("utf-8"), newline="")))
+                rows = list(csv.reader(io.StringIO(file.read(text_files.LARGEST_JSON).decode("utf-8"), newline="")))
             columns = len(rows[0]) if rows else 0  # earlier versions had no `threads` or macro F1
             if rows[:1] != [names[:columns]] or columns < 8 or not all(len(row) == columns for row in rows):
                 raise ValueError(f"expected the columns {', '.join(names)}")
@@ -306,7 +306,7 @@ class Run:
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
-        files.write_text(self.history_path, text.getvalue())
+        text_files.write_text(self.history_path, text.getvalue())
 
 
 def run_of_weights(pretrained: str | None) -> Run | None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import read_json
 from paddle_resnet.results import EpochRecord, Fraction, NotNegative
+from paddle_resnet.text_files import read_json
 
 Schema = TypeVar("Schema", bound="JsonSchema")
 

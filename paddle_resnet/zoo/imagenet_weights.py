@@ -12,8 +12,9 @@ from pathlib import Path
 from paddle_resnet import download
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, did_you_mean, shown
-from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.files import sha256_of
 from paddle_resnet.paths import home_folder, paddle_cache
+from paddle_resnet.text_files import write_text
 from paddle_resnet.zoo.registry import ALIASES
 
 SHORTER_SIDE = 256  # pixels, at a crop of 224

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -19,7 +15,6 @@ import pytest
 from paddle_resnet import files
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import (
-    csv_line,
     folder_lock,
     md5_of,
     recover_folder,
@@ -28,10 +23,9 @@ from paddle_resnet.files import (
     sha256_of,
     write_atomically,
     write_folder,
-    write_json,
-    write_text,
 )
 from paddle_resnet.paths import expand_home
+from paddle_resnet.text_files import write_text
 
 
 def test_write_text_replaces_the_file(tmp_path):
@@ -53,14 +47,6 @@ def test_failure_keeps_the_earlier_file(tmp_path):
         write_atomically(path, full_disk)
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_refuses_nan(tmp_path):
-    with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-    write_json(tmp_path / "a.json", {"loss": 1.5})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.5}
 
 
 def test_unwritable_place_is_one_line(tmp_path):
@@ -237,26 +223,6 @@ def test_write_folder_replaces_a_leftover_earlier_folder(tmp_path):
 def test_a_folder_may_hold_a_broken_link(tmp_path):
     write_folder(tmp_path / "last", lambda folder: (folder / "link").symlink_to(tmp_path / "nowhere"))
     assert (tmp_path / "last" / "link").is_symlink()
-
-
-@pytest.mark.parametrize(
-    ("cells", "line"),
-    [
-        (["a.png", "dog", "0.5"], "a.png,dog,0.5\n"),
-        (["=1+1", "+a", "-2+3", "@x"], "'=1+1,'+a,'-2+3,'@x\n"),
-        (["-5", "+.5e3", "-1.5"], "-5,+.5e3,-1.5\n"),
-        (["'=x", "'x"], "''=x,'x\n"),
-        (["\uff1d1", -5, 0.25], "'\uff1d1,-5,0.25\n"),
-        (["a\rb", "c"], '"a\rb","c"\n'),
-        (["\t=1", "\n=1", "\r=1"], '"\'\t=1","\'\n=1","\'\r=1"\n'),
-        (["a;=1+1"], '"a;=1+1"\n'),
-    ],
-)
-def test_csv_cells_are_no_formulas_and_can_be_restored(cells, line):
-    assert csv_line(cells) == line
-    read = next(csv.reader(io.StringIO(line, newline="")))
-    back = [re.sub(r"^'('*[=+\-@\t\r\n\uff1d])", r"\1", cell) for cell in read]
-    assert back == [str(cell) for cell in cells]
 
 
 @pytest.mark.posix

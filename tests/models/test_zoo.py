@@ -23,9 +23,9 @@ from paddle_resnet.data import Normalize
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.evaluation.scorer import Views
-from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
 from paddle_resnet.onednn import accelerate
+from paddle_resnet.text_files import write_json
 from paddle_resnet.training import Run
 from paddle_resnet.training.publish_weights import publish_weights
 from paddle_resnet.training.setup import open_data_and_network

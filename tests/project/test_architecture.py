@@ -23,6 +23,7 @@ ROOT = {
     "console": {"errors"},
     "paths": {"errors", "system"},
     "files": {"errors", "paths", "system"},
+    "text_files": {"errors", "files"},
     "safe_pickle": {"errors"},
     "download": {"errors", "files"},
     "distributed": {"errors"},

@@ -37,7 +37,7 @@ def faults_in(call: ast.Call) -> set[str]:
     modes = TEXT_MODES & {each.strip("'") for each in arguments if method in ("open", "fdopen")}
     reads, writes = method == "read_text", method == "write_text" or (modes and modes != {"r"})
     given = {each.arg for each in call.keywords}
-    if not owner or owner in ("files", "tarfile") or None in given or not (reads or writes or modes):
+    if not owner or owner in ("text_files", "tarfile") or None in given or not (reads or writes or modes):
         return set()
     missing = set() if "encoding" in given or "'utf-8'" in arguments else {"encoding"}
     return missing | ({"newline"} if writes and "newline" not in given else set())

@@ -213,8 +213,9 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         import paddle
 
         from paddle_resnet.config import Config
-        from paddle_resnet.files import md5_of, write_json
+        from paddle_resnet.files import md5_of
         from paddle_resnet.results import EpochRecord
+        from paddle_resnet.text_files import write_json
         from paddle_resnet.training.checkpoints import read_checkpoint
         from paddle_resnet.training.data_manifest import DataManifest
         from paddle_resnet.training.run_folder import Run

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paddle_resnet import files, paths
+from paddle_resnet import files, paths, text_files
 from paddle_resnet.errors import UsageError
 from paddle_resnet.system import portable, streams
 
@@ -43,7 +43,7 @@ def test_a_reserved_name_is_one_line_on_every_system(tmp_path, monkeypatch, posi
 @pytest.mark.posix
 def test_a_folder_that_exists_may_have_any_name(tmp_path):
     (tmp_path / "10:30").mkdir()
-    files.write_text(tmp_path / "10:30" / ".." / "10:30" / "notes.txt", "here")
+    text_files.write_text(tmp_path / "10:30" / ".." / "10:30" / "notes.txt", "here")
     assert (tmp_path / "10:30" / "notes.txt").read_text() == "here"
 
 

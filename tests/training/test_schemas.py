@@ -14,8 +14,9 @@ from tiny_run import make_run
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate
-from paddle_resnet.files import md5_of, read_json, write_json
+from paddle_resnet.files import md5_of
 from paddle_resnet.results import EpochRecord
+from paddle_resnet.text_files import read_json, write_json
 from paddle_resnet.training.checkpoints import _checked_arrays, read_checkpoint
 from paddle_resnet.training.run_folder import Run
 

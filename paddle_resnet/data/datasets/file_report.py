@@ -14,8 +14,9 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.splits import Splits
 from paddle_resnet.errors import printable
-from paddle_resnet.files import csv_line, write_atomically, write_text
+from paddle_resnet.files import write_atomically
 from paddle_resnet.images.find import summarize_skipped
+from paddle_resnet.text_files import csv_line, write_text
 
 FILE_NAME = "pictures.csv"
 HEADER = ("file", "finding", "detail")

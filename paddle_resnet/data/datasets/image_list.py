@@ -24,8 +24,9 @@ from paddle_resnet.data.datasets.found_files import (
     visible,
 )
 from paddle_resnet.errors import UsageError, did_you_mean, shown
-from paddle_resnet.files import decode_text, not_utf8, open_regular
+from paddle_resnet.files import open_regular
 from paddle_resnet.images.find import EXTENSIONS, has_image_suffix, is_folder
+from paddle_resnet.text_files import decode_text, not_utf8
 
 LAYOUT = "train.txt, val.txt and test.txt (or .csv) with lines 'path label', or data.train_list"
 _CLASS_NAMES_FILE = re.compile(r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names")

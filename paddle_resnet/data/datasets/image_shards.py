@@ -31,9 +31,10 @@ from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, b
 from paddle_resnet.data.datasets.image_list import class_list, with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
-from paddle_resnet.files import open_regular, write_folder, write_text
+from paddle_resnet.files import open_regular, write_folder
 from paddle_resnet.images.find import SkippedFile, has_image_suffix
 from paddle_resnet.images.image_file import FilePart
+from paddle_resnet.text_files import write_text
 
 LAYOUT = "train-000000.tar, train-000001.tar, ... and, if there are any, val-*.tar and test-*.tar"
 BLOCK = 512

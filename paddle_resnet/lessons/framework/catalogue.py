@@ -12,10 +12,11 @@ from typing import Any
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.files import require_writable, write_text
+from paddle_resnet.files import require_writable
 from paddle_resnet.lessons.framework.page import Heading, Page, Show, notebook_show
 from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, Language, LessonTexts, Text
 from paddle_resnet.runtime import seed_everything
+from paddle_resnet.text_files import write_text
 
 
 @dataclass(frozen=True)

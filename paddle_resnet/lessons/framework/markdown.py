@@ -6,10 +6,11 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from paddle_resnet.files import write_atomically, write_text
+from paddle_resnet.files import write_atomically
 from paddle_resnet.lessons.framework.catalogue import LESSONS
 from paddle_resnet.lessons.framework.page import Page, Picture, Prose, Table, to_markdown
 from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
+from paddle_resnet.text_files import write_text
 
 FIGURES = Path("images/lessons")
 """Folder of the figures within ``docs``; those with Chinese labels are ``<name>_zh.png``."""

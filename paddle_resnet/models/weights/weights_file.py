@@ -14,12 +14,12 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import unique_keys
 from paddle_resnet.models.weights import torch_pickle
 from paddle_resnet.models.weights.naming import Names, detect_names, has_word
 from paddle_resnet.models.weights.state_dict_search import find_state_dict, is_table
 from paddle_resnet.models.weights.torch_pickle import bfloat16_to_float32, check_claimed_size
 from paddle_resnet.paths import expand_home
+from paddle_resnet.text_files import unique_keys
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pad": ("both", "end"),  # where a shortcut without parameters adds its channels of zeros
