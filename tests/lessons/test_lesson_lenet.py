@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from lesson_pages import figure_names
 
-from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.framework.page import Page
@@ -110,10 +109,3 @@ def test_the_verdict_follows_the_interval(tmp_path, values, words):
     (said,) = (block.text for block in page.blocks)
     assert words in said.en
     assert f"{100 * np.mean(values):+.1f}" in said.zh
-
-
-@pytest.mark.parametrize("override", ["train.seed=5", "train.learning_rate=0.1"])
-def test_seeds_and_learning_rates_cannot_be_overridden(tmp_path, override):
-    """With one seed thrice, the seeds' spread would be zero, and any lead larger."""
-    with pytest.raises(UsageError, match=f"-o {override}: the lesson lenet compares by its own"):
-        Lesson("lenet").run(tmp_path, overrides=(override,))

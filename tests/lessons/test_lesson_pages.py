@@ -110,6 +110,12 @@ def test_command_without_name_lists_lessons(tool):
         (["batchnorm"], ['no lesson "batchnorm"', 'did you mean "batch-norm"']),
         (["gradients", "-o", "data.rot=x"], ["data.rot", 'did you mean "data.root"']),
         (["network-shapes", "-o", "train.epochs"], ["train.epochs", "key=value"]),
+        (["network-shapes", "-o", "train.epochs=2"], ["-o train.epochs=2: the lesson network-shapes takes device"]),
+        (["gradients", "-o", "augment.flip=true"], ["-o augment.flip=true: the lesson gradients takes device, data"]),
+        (["depth", "-o", "model.name=resnet18"], ["-o model.name=resnet18: the lesson depth takes", "not model.name"]),
+        # With one seed thrice, the seeds' spread would be zero, and any lead larger.
+        (["lenet", "-o", "train.seed=5"], ["-o train.seed=5: the lesson lenet takes", "but not", "train.seed"]),
+        (["lenet", "-o", "train.learning_rate=0.1"], ["-o train.learning_rate=0.1", "but not"]),
     ],
 )
 def test_wrong_request_is_a_one_line_error(tool, tmp_path, arguments, words):

@@ -162,7 +162,6 @@ class _FirstChannel(nn.Layer):
 def _train(data: LessonData, curves: Path) -> tuple[list[EpochRecord], Evaluation]:
     """Train as the book does and measure the last epoch on the test split. VisualDL's files go to `curves`."""
     config, splits = data.config, data.splits
-    runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
     book = create_model(NETWORK, len(splits.classes))
     apply_cpu_backend(book, config.train)

@@ -11,11 +11,11 @@ from typing import Any
 
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.errors import UsageError, did_you_mean, shown
 from paddle_resnet.files import require_writable
 from paddle_resnet.lessons.framework.page import Heading, Page, Show, notebook_show
 from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, Language, LessonTexts, Text
-from paddle_resnet.runtime import seed_everything
+from paddle_resnet.runtime import seed_everything, select_device
 from paddle_resnet.text_files import write_text
 
 
@@ -37,7 +37,7 @@ class Effort:
             words.append("--full")
         for override in self.overrides:
             key, _, value = override.partition("=")
-            value = "FOLDER" if key in ("data.root", "output") else value
+            value = "FOLDER" if key == "data.root" else value
             words.append(f"-o {key}={value}")
         return " ".join(words)
 
@@ -71,6 +71,8 @@ class Lesson:
         self.name = name
         self.title, self.about = Text(**entry["title"]), Text(**entry["about"])
         self.full_data: str = entry.get("full_data", "")
+        self._settings: list[str] = ["device", *entry.get("settings", [])]
+        self._excluded_settings: list[str] = entry.get("excluded_settings", [])
 
     def __repr__(self) -> str:
         return f"Lesson({self.name!r})"
@@ -96,12 +98,15 @@ class Lesson:
             show: gets each block of the page when it is ready; None: a notebook displays it.
 
         Raises:
-            UsageError: an unknown config key, or a data set that is missing and cannot be downloaded.
+            UsageError: a config key that is unknown or that the lesson does not use; a data set that is missing and
+                cannot be downloaded.
             RunFailure: the folder cannot be written.
         """
         folder = Path("output/lessons") / self.name if folder is None else Path(folder)
         # Report a wrong request before minutes of work.
-        Config.from_values({}, overrides)
+        config = Config.from_values({}, overrides)
+        self._check_settings(overrides)
+        select_device(config.device)
         require_writable(folder)
         show = show or notebook_show(language) or (lambda block: None)
         show(Heading(self.title))
@@ -112,6 +117,15 @@ class Lesson:
         lesson.teach(page, Effort(full, overrides, scale))
         write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
         return page
+
+    def _check_settings(self, overrides: Sequence[str]) -> None:
+        """Raise UsageError for a key that the lesson would ignore, or whose values it compares itself."""
+        for override in overrides:
+            key = override.partition("=")[0]
+            if key in self._excluded_settings or not {key, key.partition(".")[0]} & {*self._settings}:
+                taken = ", ".join(self._settings)
+                excluded = f", but not {', '.join(self._excluded_settings)}" if self._excluded_settings else ""
+                raise UsageError(f"-o {shown(override)}: the lesson {self.name} takes {taken}{excluded}")
 
 
 _CATALOGUE: dict[str, Any] = read_yaml(LESSONS_FOLDER / "catalogue.yaml", lambda key: True)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import Split
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import RunFailure
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
 from paddle_resnet.lessons.common.runs import train_run
@@ -36,16 +36,12 @@ FULL: dict[str, Any] = {
     "augment": {"pad": 2},
     "train": {"epochs": 10, "batch_size": 128},
 }
-OWN_SETTINGS = ("train.seed", "train.learning_rate")
 STYLES = {"lenet": ("LeNet-5", ORANGE), "resnet8": ("resnet8", BLUE)}  # title and colour
 IMAGES_PER_ROW = 8  # of a row at most
 
 
 def teach(page: Page, effort: Effort) -> None:
     """Count LeNet's layers, train it and a ResNet with several seeds, and compare their errors."""
-    for override in effort.overrides:
-        if override.partition("=")[0] in OWN_SETTINGS:
-            raise UsageError(f"-o {override}: the lesson lenet compares by its own {' and '.join(OWN_SETTINGS)}")
     _show_layers(page)
     lenet, resnet = (_train(page, effort, name) for name in RATES)
     first_run = Run.open(page.folder / RUNS / f"lenet_seed{SEEDS[0]}")

@@ -52,7 +52,6 @@ def teach(page: Page, effort: Effort) -> None:
     settings = {**image_settings(effort, size=8, pad=1), "train": {**train, "weight_decay": 5e-4}}
     config = lesson_config(effort, settings, NETWORK)
     _draw_schedules(page, config)
-    runtime.select_device(config.device)
     data = LessonData(config)
     _compare_optimizers(page, data)
     _compare_schedules(page, data)

@@ -74,7 +74,6 @@ def gains_over_scratch(top1: Top1, start: str) -> dict[int, SeedStatistics]:
 def teach(page: Page, effort: Effort) -> None:
     """Pretrain on five classes, then learn the other five from few images with and without the pretrained weights."""
     plan = Plan.of(effort)
-    runtime.select_device(plan.config.device)
     data = LessonData(plan.config)
     source, target = make_task(data.splits, SOURCE_CLASSES), make_task(data.splits, TARGET_CLASSES)
     _show_photographs(page)
