@@ -35,7 +35,7 @@ CHECKED_IMAGES = 32
 
 if TYPE_CHECKING:
     from paddle_resnet.config import Config
-    from paddle_resnet.training import Run, SeedReport
+    from paddle_resnet.training import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,16 +68,18 @@ def main(arguments: argparse.Namespace) -> None:
         assert config is not None
         _check(config)
         return
-    from paddle_resnet.training import Run, report_seeds, train, train_or_resume, train_seeds
+    from paddle_resnet.training import Run, SeedsFailed, train, train_or_resume, train_seeds
 
     run = Run.open(arguments.resume, arguments.overrides) if config is None else Run(config.run_folder, config)
     if "tensorboard" in run.config.tracking:
         program.require("tensorboard", "tensorboard")
     if run.config.train.seeds is not None:
-        runs = train_seeds(run, resume=resumes)
-        for each in runs:
-            _test_once(each)
-        _print_seeds(run, report_seeds(run, runs))
+        try:
+            runs = train_seeds(run, resume=resumes)
+        except SeedsFailed as failure:
+            _test_seeds(run, failure.runs)
+            raise
+        _test_seeds(run, runs)
     else:
         _test_once(train_or_resume(run) if resumes else train(run.config))
 
@@ -139,8 +141,15 @@ def _test_once(run: Run) -> None:
         print(f"next: {command('export', run.path)}")
 
 
-def _print_seeds(run: Run, report: SeedReport) -> None:
-    """Print a table of the seeds, with mean and standard deviation."""
+def _test_seeds(run: Run, seeds: list[Run]) -> None:
+    """Measure the run of each seed on the test split, and print a table with mean and standard deviation."""
+    from paddle_resnet.training import report_seeds
+
+    if not seeds:
+        return
+    for each in seeds:
+        _test_once(each)
+    report = report_seeds(run, seeds)
     named = {"validation top-1": report.validation_top1, "test top-1": report.test_top1}
     if report.single_view_top1 is not None:
         named["not averaged"] = report.single_view_top1

@@ -2,7 +2,7 @@
 
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.run_folder import Run
-from paddle_resnet.training.seed_runs import SeedReport, SeedStatistics, report_seeds, train_seeds
+from paddle_resnet.training.seed_runs import SeedReport, SeedsFailed, SeedStatistics, report_seeds, train_seeds
 from paddle_resnet.training.trainer import resume, train, train_or_resume
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Run",
     "SeedReport",
     "SeedStatistics",
+    "SeedsFailed",
     "report_seeds",
     "resume",
     "train",

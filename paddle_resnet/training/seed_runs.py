@@ -10,7 +10,7 @@ from typing import Any
 
 from paddle_resnet import distributed
 from paddle_resnet.console import IN_FILES, logger
-from paddle_resnet.errors import Stopped, UsageError, command
+from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
 from paddle_resnet.training.process_setup import setup_process
 from paddle_resnet.training.resume_checks import resumed_config
 from paddle_resnet.training.run_folder import Run
@@ -80,15 +80,25 @@ class SeedReport:
     """Of the test split without averaging over views, if `evaluation.flip` or `evaluation.shift` is set."""
 
 
+class SeedsFailed(RunFailure):
+    """Some seeds failed; `runs` are those of the others."""
+
+    def __init__(self, message: str, runs: list[Run]) -> None:
+        super().__init__(message)
+        self.runs = runs
+
+
 def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
     """Train one run for each of ``train.seeds``, in the folder ``seed_<seed>``; return them in that order.
 
     An earlier folder of the same name is renamed, but not before device, data and weights are checked. With `resume`,
-    the runs in it are resumed, and the missing ones trained.
+    the runs in it are resumed, and the missing ones trained. A seed that fails, as its loss became NaN, does not keep
+    the others from training.
 
     Raises:
         UsageError: several processes were launched together; otherwise as `train` and `resume`.
-        RunFailure, Stopped: as `train` and `resume`.
+        SeedsFailed: `train` or `resume` of some seeds raised RunFailure; the others are trained.
+        Stopped: as `train` and `resume`.
     """
     if distributed.launched().world_size > 1:
         raise UsageError(
@@ -102,7 +112,7 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
         with setup_process(whole.config, quiet=True):
             open_data_and_network(Run.new(whole.config))
         whole.create(with_data=False)
-    runs = []
+    runs, failed = [], []
     with whole.lock():
         for seed in whole.config.train.seeds or ():
             logger.info("seed %d", seed)
@@ -110,10 +120,16 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             config = whole.config.model_copy(update={"name": f"seed_{seed}", "output": whole.path, "train": train})
             try:
                 runs.append(train_or_resume(Run(config.run_folder, config)))
+            except RunFailure as failure:
+                logger.error("seed %d failed: %s", seed, failure)
+                failed.append(str(seed))
             except Stopped as stopped:
                 stopped.remedy = f"{command('train', '--resume', whole.path)} resumes all seeds"
                 logger.info("%s", stopped, extra=IN_FILES)
                 raise
+    if failed:
+        again = command("train", "--resume", whole.path)
+        raise SeedsFailed(f"{whole.path}: seed {' and '.join(failed)} failed, see above; {again} tries again", runs)
     return runs
 
 
