@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from paddle_resnet import runtime
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 runtime.import_paddle()
 
@@ -73,7 +73,7 @@ FAULTS = (
 
 def main() -> None:
     """Train with each fault and each seed; print a row for each fault."""
-    parser = program.command_parser(__doc__)
+    parser = parsing.command_parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: the digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     program.run(parser, _measure)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from paddle_resnet import runtime
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 runtime.import_paddle()
 
@@ -44,7 +44,7 @@ PLAIN = ["augment.pad=4", "augment.flip=true"]
 
 def main() -> None:
     """Time the turns; print both medians and their difference."""
-    parser = program.command_parser(__doc__)
+    parser = parsing.command_parser(__doc__)
     parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="a key of the config's augment group")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of each that count")
     program.run(parser, _measure)

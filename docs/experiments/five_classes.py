@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from paddle_resnet import console, runtime
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 runtime.import_paddle()
 
@@ -79,7 +79,7 @@ class Study:
 
 def main() -> None:
     """Parse the arguments, then train and compare."""
-    parser = program.command_parser(__doc__)
+    parser = parsing.command_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
     parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
     parser.add_argument("--model", default="resnet20", metavar="NAME")

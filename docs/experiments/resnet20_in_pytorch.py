@@ -36,7 +36,7 @@ from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 from paddle_resnet.benchmark.torch_jobs import make_torch_model
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
 from paddle_resnet.errors import UsageError
@@ -57,7 +57,7 @@ RESNET20: dict[str, Any] = {
 
 def main() -> None:
     """Train with each seed, then compare both sides."""
-    parser = program.command_parser(__doc__)
+    parser = parsing.command_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=4, help="default: 4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--data", metavar="FOLDER", help="holds cifar-10-python.tar.gz; default: Paddle's cache")

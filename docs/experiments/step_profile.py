@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddle_resnet import runtime
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 runtime.import_paddle()
 
@@ -123,7 +123,7 @@ class Window(Callback):
 
 def main() -> None:
     """Profile one case; print a table."""
-    parser = program.command_parser(__doc__)
+    parser = parsing.command_parser(__doc__)
     parser.add_argument("case", type=TrainCase.parse, help="NETWORK@SIZExBATCH")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--muon", action="store_true", help="Muon and a moving average, as configs/cifar10_10min.yaml")

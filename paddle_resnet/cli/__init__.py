@@ -37,11 +37,13 @@ def main(name: str | None = None) -> None:
     from paddle_resnet.cli import program  # first, as it handles signals from its import on
 
     set_command_form(program.command_form())
+    from paddle_resnet.cli import parsing
+
     if name is None:
         name = program.chosen_command(COMMANDS)
         del sys.argv[1]
     program.NAME = name
     command = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    parser = program.command_parser(command.__doc__)
+    parser = parsing.command_parser(command.__doc__)
     command.add_arguments(parser)
     program.run(parser, command.main, only_prints=name in ONLY_PRINT, results_in_files=name in WITH_FILES)

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.benchmark.cases import PADDLE, TORCH, TRAIN_CASES, TrainCase, paddle_backend, require_torch
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import command
 from paddle_resnet.files import require_writable
 from paddle_resnet.inference.options import CPU_PRECISIONS, CPU_SUPPORT
@@ -61,23 +61,23 @@ class Command:
         self.parser.set_defaults(function=function)
         self.add = self.parser.add_argument
         self.number("--rounds", rounds)
-        program.add_number(self.parser, "--beside", "other programs that keep a core busy; default: 0", default=0)
-        self.add("--output", type=program.path, metavar="DIR", help=f"default: output/benchmarks/{name}")
+        parsing.add_number(self.parser, "--beside", "other programs that keep a core busy; default: 0", default=0)
+        self.add("--output", type=parsing.path, metavar="DIR", help=f"default: output/benchmarks/{name}")
         # `program.run` accepts it before the command, this after the command.
         self.add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
     def number(self, flag: str, default: int | list[int], text: str = "", **options: Any) -> None:
         """Add a whole number of at least 1, or several where `default` is a list."""
         several, words = ("+", " ".join(map(str, default))) if isinstance(default, list) else (None, default)
-        program.add_number(self.parser, flag, f"{text}default: {words}", nargs=several, default=default, **options)
+        parsing.add_number(self.parser, flag, f"{text}default: {words}", nargs=several, default=default, **options)
 
     def threads(self, default: Sequence[int | None]) -> None:
         """Add numbers of threads; `auto` is None."""
         text = "or auto, chosen by measurement; default: " + " ".join(str(count or "auto") for count in default)
-        program.add_number(self.parser, "--threads", text, nargs="+", default=default, type=program.count_or("auto"))
+        parsing.add_number(self.parser, "--threads", text, nargs="+", default=default, type=parsing.count_or("auto"))
 
     def model(self) -> None:
-        self.add("model", metavar="MODEL_DIR", type=program.path, help="an exported model, or the run that holds one")
+        self.add("model", metavar="MODEL_DIR", type=parsing.path, help="an exported model, or the run that holds one")
 
     def against(self, choices: Iterable[str]) -> None:
         self.add("--against", nargs="+", choices=list(choices), default=[], help="compare with PyTorch")
@@ -132,8 +132,8 @@ def _add_inference(commands: Any) -> None:
     serve.add("url", metavar="URL", help="such as http://127.0.0.1:8000")
     serve.number("--clients", [32])
     serve.number("--images", [1, 8], "pictures in a request; ")
-    program.add_number(serve.parser, "--rate", "offered requests/s; default: as many as get responses")
-    serve.add("--pictures", type=program.path, metavar="DIR", help="send these; default: synthetic ones")
+    parsing.add_number(serve.parser, "--rate", "offered requests/s; default: as many as get responses")
+    serve.add("--pictures", type=parsing.path, metavar="DIR", help="send these; default: synthetic ones")
     serve.number("--seconds", 20, "of a run, after 1 s of warm-up; ")
 
 

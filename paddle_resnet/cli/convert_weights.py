@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's", "paddleclas": "PaddleClas's"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", type=program.path, help="the weights to read")
-    parser.add_argument("destination", metavar="OUT", type=program.path, help="the file to write")
+    parser.add_argument("source", metavar="IN", type=parsing.path, help="the weights to read")
+    parser.add_argument("destination", metavar="OUT", type=parsing.path, help="the file to write")
     parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")
 
 

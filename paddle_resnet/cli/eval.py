@@ -32,7 +32,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import UsageError, command, counted, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
@@ -45,12 +45,12 @@ PRINTED_PAIRS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    program.add_run_options(parser)
+    parsing.add_run_options(parser)
     parser.add_argument("--split", choices=["train", "validation", "test"], help="default: test")
-    parser.add_argument("--data", type=program.path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
+    parser.add_argument("--data", type=parsing.path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
     threshold = 'choose the threshold of the class "unknown" on validation; default: 0.99'
     parser.add_argument(
-        "--choose-threshold", type=program.fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold
+        "--choose-threshold", type=parsing.fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold
     )
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")

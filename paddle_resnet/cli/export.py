@@ -35,7 +35,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import UsageError, command, counted
 from paddle_resnet.inference.options import PRECISIONS
 
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    program.add_run_options(parser)
+    parsing.add_run_options(parser)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
     parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL to RUN/vdl/graph too")
-    parser.add_argument("--paddlex", type=program.path, metavar="DIR", help="write a folder for PaddleX 3")
-    parser.add_argument("--triton", type=program.path, metavar="DIR", help="write a model repository for Triton")
-    parser.add_argument("--web", type=program.path, metavar="DIR", help="write a page for the browser; needs --runtime")
+    parser.add_argument("--paddlex", type=parsing.path, metavar="DIR", help="write a folder for PaddleX 3")
+    parser.add_argument("--triton", type=parsing.path, metavar="DIR", help="write a model repository for Triton")
+    parser.add_argument("--web", type=parsing.path, metavar="DIR", help="write a page for the browser; needs --runtime")
     runtime = "the folder dist of the npm package onnxruntime-web, which --web copies, or its address on the web"
     parser.add_argument("--runtime", metavar="DIR|URL", help=runtime)
-    any_number, none = program.count_or("dynamic"), program.count_or("0", 0)
+    any_number, none = parsing.count_or("dynamic"), parsing.count_or("0", 0)
     parser.add_argument("--batch", type=any_number, metavar="dynamic|N", help="batch size; default: dynamic, any")
     parser.add_argument("--images", type=none, metavar="N", help="test images to measure; 0: none; default: all")
     calibrate = "pictures for int8 and the check, instead of the run's; --images is then 0 unless it is given"
-    parser.add_argument("--calibrate", type=program.path, metavar="FOLDER", help=calibrate)
+    parser.add_argument("--calibrate", type=parsing.path, metavar="FOLDER", help=calibrate)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
     parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
-    program.add_language(parser)
-    parser.add_argument("--output", metavar="DIR", type=program.path, help="default: output/lessons/NAME")
-    program.add_overrides(parser, "set a config key of its trainings")
+    parsing.add_language(parser)
+    parser.add_argument("--output", metavar="DIR", type=parsing.path, help="default: output/lessons/NAME")
+    parsing.add_overrides(parser, "set a config key of its trainings")
     parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
 
 

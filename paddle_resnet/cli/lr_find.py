@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import UsageError, command, quoted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
-    program.add_overrides(parser)
-    rate = program.checked(float, lambda value: 0 < value < float("inf"), "a number above 0")
+    parsing.add_overrides(parser)
+    rate = parsing.checked(float, lambda value: 0 < value < float("inf"), "a number above 0")
     parser.add_argument("--from", dest="lowest", type=rate, default=1e-5, help="the first rate (default: 1e-5)")
     parser.add_argument("--to", dest="highest", type=rate, default=10.0, help="the last rate (default: 10)")
-    program.add_number(parser, "--steps", "steps of the sweep (default: an epoch's, at least 100)")
+    parsing.add_number(parser, "--steps", "steps of the sweep (default: an epoch's, at least 100)")
 
 
 def main(arguments: argparse.Namespace) -> None:

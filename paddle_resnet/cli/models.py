@@ -24,7 +24,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import UsageError, command, shown
 
 MOST = 1_000_000  # pixels, classes or channels that are counted without an overflow
@@ -32,7 +32,7 @@ MOST = 1_000_000  # pixels, classes or channels that are counted without an over
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="a network of the table; default: the table")
-    count = program.checked(program.whole, lambda value: 1 <= value <= MOST, f"a whole number from 1 to {MOST:,}")
+    count = parsing.checked(parsing.whole, lambda value: 1 <= value <= MOST, f"a whole number from 1 to {MOST:,}")
     numbers = {"size": "pixels of a side", "classes": "outputs of the head", "channels": "channels of the images"}
     for option, what in numbers.items():
         parser.add_argument(f"--{option}", type=count, metavar="N", help=f"{what}; default: the network's own")

@@ -55,7 +55,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paddle_resnet import runtime
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing
 from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 from paddle_resnet.system import streams
 
@@ -90,26 +90,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help=named)
     ended = "the list's names end with a zero byte (find -print0)"
     parser.add_argument("-0", "--null", action="store_const", dest="separator", const=b"\0", default=b"\n", help=ended)
-    program.add_number(parser, "--top-k", "classes for each picture; default: 5", default=5)
+    parsing.add_number(parser, "--top-k", "classes for each picture; default: 5", default=5)
     parser.add_argument("--quiet", action="store_true", help="print no table")
-    parser.add_argument("--csv", type=program.path, metavar="FILE", help="write the predictions as CSV too")
+    parser.add_argument("--csv", type=parsing.path, metavar="FILE", help="write the predictions as CSV too")
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
-    parser.add_argument("--json", type=program.path, metavar="FILE", help="write the predictions as JSON too")
-    parser.add_argument("--json-lines", type=program.path, metavar="FILE", help="write predictions as JSON lines too")
-    parser.add_argument("--parquet", type=program.path, metavar="FILE", help="write the predictions as Parquet too")
-    parser.add_argument("--threshold", type=program.fraction, metavar="P", help='below it the class is "unknown"')
-    parser.add_argument("--sort", type=program.path, metavar="FOLDER", help="copy pictures to a folder for each class")
-    parser.add_argument("--draw", type=program.path, metavar="FOLDER", help="draw class and probability on pictures")
+    parser.add_argument("--json", type=parsing.path, metavar="FILE", help="write the predictions as JSON too")
+    parser.add_argument("--json-lines", type=parsing.path, metavar="FILE", help="write predictions as JSON lines too")
+    parser.add_argument("--parquet", type=parsing.path, metavar="FILE", help="write the predictions as Parquet too")
+    parser.add_argument("--threshold", type=parsing.fraction, metavar="P", help='below it the class is "unknown"')
+    parser.add_argument("--sort", type=parsing.path, metavar="FOLDER", help="copy pictures to a folder for each class")
+    parser.add_argument("--draw", type=parsing.path, metavar="FOLDER", help="draw class and probability on pictures")
     parser.add_argument("--why", action="store_true", help="with --draw: Grad-CAM beside the picture")
     features = "write the features of all pictures"
-    parser.add_argument("--embeddings", type=program.file_with(".npz"), metavar="FILE.npz", help=features)
-    program.add_inference_options(parser)
-    program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
+    parser.add_argument("--embeddings", type=parsing.file_with(".npz"), metavar="FILE.npz", help=features)
+    parsing.add_inference_options(parser)
+    parsing.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
     cores = "CPU threads; default: auto, OMP_NUM_THREADS or else the physical cores, fewer where those are faster"
-    program.add_number(parser, "--threads", cores, type=program.count_or("auto"))
+    parsing.add_number(parser, "--threads", cores, type=parsing.count_or("auto"))
     shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
-    program.add_number(parser, "--workers", shared)
-    program.add_engine_options(parser)
+    parsing.add_number(parser, "--workers", shared)
+    parsing.add_engine_options(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -117,7 +117,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
     if arguments.why and not arguments.draw:
         raise UsageError("--why: is drawn beside the pictures; name their folder with --draw FOLDER")
-    on_ray = program.uses_ray(arguments, "sort", "draw", "embeddings", "workers")
+    on_ray = parsing.uses_ray(arguments, "sort", "draw", "embeddings", "workers")
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines, arguments.parquet) if file]
     started = time.perf_counter()
     # No program.prepare(): its log lines would be among those of the table, and only Paddle's backend needs paddle.

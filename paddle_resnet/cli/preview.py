@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 
 IMAGES, DRAWS = 8, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
-    program.add_overrides(parser)
+    parsing.add_overrides(parser)
     drawn = "the picture; default: <output>/<name>_preview.png"
-    parser.add_argument("--output", metavar="FILE.png", type=program.file_with(".png"), help=drawn)
+    parser.add_argument("--output", metavar="FILE.png", type=parsing.file_with(".png"), help=drawn)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import command, quoted
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ SAMPLES = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    program.add_overrides(parser)
-    program.add_language(parser)
+    parsing.add_overrides(parser)
+    parsing.add_language(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:

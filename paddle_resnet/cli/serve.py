@@ -22,24 +22,24 @@ import argparse
 import re
 from collections.abc import Callable
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.system.machine import physical_cores
 
-_port = program.checked(program.whole, lambda port: 1 <= port <= 65_535, "a port from 1 to 65535")
-_host_name = program.checked(
+_port = parsing.checked(parsing.whole, lambda port: 1 <= port <= 65_535, "a port from 1 to 65535")
+_host_name = parsing.checked(
     str, re.compile(r"\*|(\*\.)?[\w.-]+").fullmatch, "a name without a port, such as example.org"
 )
-_origin = program.checked(
+_origin = parsing.checked(
     str, re.compile(r"(?i)[a-z][a-z0-9+.-]*://[^/\s]+/?|null").fullmatch, "a site such as https://example.org"
 )
-_not_negative = program.checked(float, lambda value: 0 <= value < 1e6, "a number of at least 0")
+_not_negative = parsing.checked(float, lambda value: 0 <= value < 1e6, "a number of at least 0")
 PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An argument's `dest` is its name in `Settings`, which has the defaults."""
     add = parser.add_argument
-    add("model", metavar="MODEL_DIR", type=program.path, help="an exported model, or the run that holds one")
+    add("model", metavar="MODEL_DIR", type=parsing.path, help="an exported model, or the run that holds one")
     add("--host", help="address to listen on; default: 127.0.0.1")
     add("--port", type=_port, metavar="N", help="default: 8000")
     hosts = "a host name of this service, besides localhost, IP addresses and --host; *.NAME: all names below it"
@@ -47,15 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     origins = "a site whose pages may use this service (CORS), such as https://example.org; default: its own page"
     add("--allow-origin", dest="allow_origins", action="append", type=_origin, metavar="URL", help=origins)
     token = "a file with the bearer token that requests need, all but those of health and of the pages"
-    add("--token-file", type=program.path, metavar="FILE", help=token)
+    add("--token-file", type=parsing.path, metavar="FILE", help=token)
     add("--no-explain", dest="explain", action="store_false", help="no Grad-CAM")
     levels = ["DEBUG", "INFO", "WARNING"]
     add("--log-level", choices=levels, help="WARNING: no line for each request; default: INFO")
 
-    count = program.positive_int
+    count = parsing.positive_int
     group = parser.add_argument_group("inference")
     add = group.add_argument
-    program.add_inference_options(group)
+    parsing.add_inference_options(group)
     streams = "inference processes, a batch each at a time; default: 2, or 1 on one core"
     add("--streams", type=count, metavar="N", help=streams)
     add("--threads", type=count, metavar="N", help="CPU threads of a batch; default: its share of the cores")
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pixels", type=_scaled(count, 1_000_000), metavar="M", help="million pixels of an image; default: 16")
     drain = "seconds between a stop signal and the close of the port, not ready but serving; default: 1"
     add("--drain", dest="drain_seconds", type=_not_negative, metavar="S", help=drain)
-    program.add_engine_options(parser)
+    parsing.add_engine_options(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
     from paddle_resnet.service import Settings
     from paddle_resnet.service.server import serve
 
-    if on_ray := program.uses_ray(arguments, "streams"):
+    if on_ray := parsing.uses_ray(arguments, "streams"):
         arguments.threads, arguments.streams, arguments.explain = arguments.threads or 1, 1, False
     # Not program.prepare(): the service's log lines are JSON.
     cores = physical_cores()

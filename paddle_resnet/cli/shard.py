@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
-    program.add_overrides(parser)
-    parser.add_argument("--output", required=True, type=program.path, metavar="DIR", help="a new folder for the shards")
-    program.add_number(parser, "--megabytes", "of a shard (default: 256)", default=256)
+    parsing.add_overrides(parser)
+    parser.add_argument("--output", required=True, type=parsing.path, metavar="DIR", help="a new folder for the shards")
+    parsing.add_number(parser, "--megabytes", "of a shard (default: 256)", default=256)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 from paddle_resnet.errors import UsageError, command, counted
 from paddle_resnet.system import streams
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", metavar="FILE", help="the config, a YAML file of configs/")
-    program.add_overrides(parser)
+    parsing.add_overrides(parser)
     resumed = "resume the run in this folder; auto: the run of the config, if it has begun"
     parser.add_argument("--resume", metavar="RUN", help=resumed)
     tried = f"train, measure, export and predict with {CHECKED_IMAGES} images in a temporary folder, in seconds"

@@ -108,11 +108,11 @@ TOOL = """
 import os, signal, sys, time
 sys.orig_argv = ["python", os.path.join({tools!r}, "made_up.py")]  # as in a command's own process
 sys.path.insert(0, os.path.dirname({tools!r}))
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 program.SECONDS_TO_A_SECOND_SIGNAL = 0.0
 def act(arguments):
     {body}
-program.run(program.command_parser("A command\\n\\nthat is made up."), act)
+program.run(parsing.command_parser("A command\\n\\nthat is made up."), act)
 """
 
 

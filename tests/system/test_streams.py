@@ -15,7 +15,7 @@ PROJECT = str(Path(__file__).resolve().parents[2])
 TOOL = """
 import sys
 sys.path.insert(0, {project!r})
-from paddle_resnet.cli import program
+from paddle_resnet.cli import parsing, program
 def act(arguments):
     from paddle_resnet.console import console, logger, show_log_lines
     show_log_lines()
@@ -25,7 +25,7 @@ def act(arguments):
         print("ä 猫", flush=True)
         sys.stdin.read()
     open({done!r}, "w").close()
-program.run(program.command_parser("A command\\n\\nthat is made up."), act, {options})
+program.run(parsing.command_parser("A command\\n\\nthat is made up."), act, {options})
 """
 
 
