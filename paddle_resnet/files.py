@@ -108,7 +108,7 @@ def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
     require_portable_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
-    with _temporary(path.parent, f".{shortened_name(path.name, more=40)}.", suffix, folder=folder) as temporary:
+    with _temporary(path.parent, f".{shortened_name(path.name, more=40)}.tmp-", suffix, folder=folder) as temporary:
         try:
             yield temporary
         except PaddleResNetError as error:
@@ -288,7 +288,7 @@ def remove_leftovers(folder: Path) -> None:
         if earlier := re.fullmatch(r"\.(.+)\.old", path.name):
             recover_folder(folder / earlier[1])
             shutil.rmtree(path, ignore_errors=True)
-        elif re.fullmatch(rf"\..+\.{_RANDOM}(\.\w+)?", path.name):
+        elif re.fullmatch(rf"\..+\.tmp-{_RANDOM}(\.\w+)?", path.name):
             _remove(path)
 
 

@@ -344,11 +344,12 @@ def _rename_earlier(path: Path) -> Path | None:
         UsageError: it is no run, such as a folder of pictures; or another process trains the run.
     """
     with files.folder_lock(path):
-        files.remove_leftovers(path)
-        if not any(path.iterdir()):
-            return None
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path}: exists and is no run (it has no config.yaml); choose another -o name=...")
+            # A process that was killed as it wrote config.yaml leaves no more than its temporary.
+            if any(not each.name.startswith(".config.yaml.") for each in path.iterdir()):
+                raise UsageError(f"{path}: exists and is no run (it has no config.yaml); choose another -o name=...")
+            return None
+        files.remove_leftovers(path)
         number = 1
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1

@@ -108,10 +108,10 @@ def test_md5(tmp_path):
 
 
 def test_remove_leftovers_removes_only_leftovers(tmp_path):
-    kept = ["a.json", ".hidden", ".notes.txt", "x.abcdefgh"]
-    for name in [*kept, ".a.json.k3_x9abc.json"]:
+    kept = ["a.json", ".hidden", ".notes.txt", ".notes.20241130", "x.abcdefgh"]
+    for name in [*kept, ".a.json.tmp-k3_x9abc.json"]:
         (tmp_path / name).write_text("x")
-    for name in ("last", ".last.old", ".last.abcd_123", ".best.old"):
+    for name in ("last", ".last.old", ".last.tmp-abcd_123", ".best.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "state").write_text(name)
     remove_leftovers(tmp_path)

@@ -196,10 +196,12 @@ def test_wrong_use_leaves_no_folder(tmp_path, overrides, words):
 
 def test_a_folder_of_other_files_is_never_moved_for_a_run(tmp_path):
     (tmp_path / "quickstart").mkdir()
-    (tmp_path / "quickstart" / "photo.png").touch()
+    names = [".backup.old", ".config", ".notes.20241130", "backup", "photo.png"]
+    for name in names:
+        (tmp_path / "quickstart" / name).touch()
     with pytest.raises(UsageError, match=r"quickstart: exists and is no run .*; choose another -o name="):
         train(config_for(tmp_path))
-    assert [each.name for each in tmp_path.rglob("*")] == ["quickstart", "photo.png"]
+    assert sorted(each.name for each in tmp_path.rglob("*")) == [*names, "quickstart"]
 
 
 def test_a_file_of_the_runs_name_is_refused_before_data_are_read(tmp_path):
