@@ -105,8 +105,6 @@ class DataConfig(Group):
     def _check_keys_together(self) -> DataConfig:
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
-        if self.source == "digits" and self.root is not None:
-            raise ValueError(f"root {self.root}: the digits are embedded; for your pictures set source to image_folder")
         if self.source == "image_folder" and self.root is None:
             raise ValueError("image_folder needs root: the folder that holds train/<class>/ and test/<class>/")
         given = [f"{split}_list" for split in self.lists] + ["class_names"] * (self.class_names is not None)

@@ -88,6 +88,12 @@ def test_digits_are_scikit_learns(digits):
     assert sorted(positions) == list(range(1797))
 
 
+def test_a_folder_for_the_embedded_digits_is_refused():
+    """Whoever forgets data.source would train on digits in the place of the pictures."""
+    with pytest.raises(UsageError, match=r"data.root photos: source digits is embedded .*; leave it out, or set"):
+        open_splits(DataConfig(source="digits", root="photos"))
+
+
 def test_missing_digits_are_a_usage_error(monkeypatch, tmp_path):
     (tmp_path / "sklearn").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])

@@ -95,6 +95,11 @@ def _open(config: DataConfig, progress: ProgressFn | None) -> tuple[Split, Split
 
 
 def _open_digits(config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    if config.root is not None:
+        raise UsageError(
+            f"data.root {config.root}: source digits is embedded and has no folder; leave it out, or set data.source "
+            "(image_folder for a folder of pictures)"
+        )
     images, labels = load_digits()
     rest, test = hold_out(labels, config.test_fraction, config.split_seed)
     kept, held = hold_out(labels[rest], config.validation_fraction, config.split_seed)
