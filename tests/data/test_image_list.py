@@ -9,9 +9,11 @@ import pytest
 from image_lists import cats_and_dogs, content, draw, make_lists, opened
 from PIL import Image
 
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.config.loading import check_config
 from paddle_resnet.data.datasets.file_report import report_files
+from paddle_resnet.data.datasets.found_files import natural_sort_key
+from paddle_resnet.data.datasets.open_files import open_labelled
 from paddle_resnet.errors import UsageError
 
 EXPECTED = [cats_and_dogs(range(6)), cats_and_dogs(range(6, 8)), cats_and_dogs(range(8, 10))]
@@ -77,6 +79,12 @@ def test_labels_are_numbers_or_names(tmp_path, labels, classes, expected):
     assert splits.classes == expected
     even, odd = sorted(expected, key=lambda name: (labels[0] != name, expected.index(name)))
     assert content(splits)[0] == cats_and_dogs(range(6), even, odd)
+
+
+def test_order_of_classes_is_one_where_numbers_are_equal():
+    names = ["c10", "c01", "c1", "c001", "c2", "01", "1"]
+    expected = ["01", "1", "c001", "c01", "c1", "c2", "c10"]  # else that of the hash seed, as classes are a set first
+    assert all(sorted(order, key=natural_sort_key) == expected for order in (names, names[::-1]))
 
 
 def test_lines_may_end_as_on_an_old_macintosh(tmp_path):
@@ -241,6 +249,36 @@ def test_missing_and_repeated_files_are_listed(tmp_path, caplog):
     assert [row[:2] for row in rows] == [["images/gone.png", "unreadable"], ["images/8.png", "copy, leakage"]]
     with pytest.raises(UsageError, match=r"gone\.png: no such file"):
         len(opened(root, strict=True).train)
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "train_labels.txt", "Label_List.TXT"])
+@pytest.mark.parametrize("line", ["images/{i}.png {i%2}", "{i} {i%2}"])
+def test_a_list_is_not_its_own_file_of_class_names(tmp_path, name, line):
+    make_lists(tmp_path, line=line, classes=None)
+    for old, new in (("train.txt", name), ("val.txt", "val_labels.txt"), ("test.txt", "test_labels.txt")):
+        (tmp_path / old).rename(tmp_path / new)
+    lists = {"train_list": tmp_path / name, "validation_list": tmp_path / "val_labels.txt"}
+    splits = opened(tmp_path, test_list=tmp_path / "test_labels.txt", **lists)
+    assert splits.classes == ("0", "1")
+    assert content(splits) == [cats_and_dogs(numbers, "0", "1") for numbers in (range(6), range(6, 8), range(8, 10))]
+
+
+def test_lists_of_other_images_are_no_class_names(tmp_path):
+    make_lists(tmp_path, classes=None, header="path label\n")
+    (tmp_path / "test.txt").rename(tmp_path / "test_labels.txt")
+    (tmp_path / "val.txt").rename(tmp_path / "val_labels.txt")
+    splits = opened(tmp_path, train_list=tmp_path / "train.txt", validation_list=tmp_path / "val_labels.txt")
+    assert splits.classes == ("0", "1")
+    measured = open_labelled(tmp_path / "test_labels.txt", DataConfig(), 8, ["cat", "dog"])
+    assert measured.labels.tolist() == [0, 1]
+    with pytest.raises(UsageError, match=r"test_labels\.txt: lists images; expected names of classes"):
+        opened(tmp_path, class_names=tmp_path / "test_labels.txt")
+
+
+def test_class_names_are_found_in_any_case(tmp_path):
+    make_lists(tmp_path, classes=None)
+    (tmp_path / "Labels.txt").write_text("cat\ndog\n")
+    assert opened(tmp_path).classes == ("cat", "dog")
 
 
 def test_class_without_images_is_kept(tmp_path):

@@ -86,9 +86,10 @@ def is_list(name: str) -> bool:
     return name.lower().endswith(LIST_SUFFIXES)
 
 
-def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
-    """Return the sort key under which ``class10`` follows ``class9``."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+def natural_sort_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return the sort key under which ``class10`` follows ``class9``; no two names have the same, such as 1 and 01."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -29,7 +29,9 @@ from paddle_resnet.images.find import EXTENSIONS, has_image_suffix, is_folder
 from paddle_resnet.text_files import decode_text, not_utf8
 
 LAYOUT = "train.txt, val.txt and test.txt (or .csv) with lines 'path label', or data.train_list"
-_CLASS_NAMES_FILE = re.compile(r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names")
+_CLASS_NAMES_FILE = re.compile(
+    r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names", re.IGNORECASE
+)
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len, reverse=True))
 _WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
 _WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
@@ -73,7 +75,7 @@ def with_class_names(
     root: Path, parts: dict[SplitName, LabelledFiles], names_file: Path | None, unused: list[str]
 ) -> FoundFiles:
     """Name the classes of files as `names_file` does, or a file of class names beside the training list."""
-    names_file = names_file or _class_names_file(where if (where := parts["train"].where).is_dir() else where.parent)
+    names_file = names_file or _class_names_file([part.where for part in parts.values()])
     if names_file is None:
         return FoundFiles(root, parts, None, unused)
     classes = _read_class_names(names_file)
@@ -93,12 +95,25 @@ def _lists_in(root: Path) -> tuple[dict[SplitName, Path], list[str]]:
     return lists, [name for name in candidates if name not in found.values()]
 
 
-def _class_names_file(folder: Path) -> Path | None:
-    """Return the file of class names beside the lists, such as ``label.txt``."""
-    found = [each.name for each in visible(folder) if _CLASS_NAMES_FILE.fullmatch(each.name)]
+def _class_names_file(lists: Sequence[Path]) -> Path | None:
+    """Return the file of class names beside the training list, the first one, such as ``label.txt``.
+
+    A list of images may be called ``train_labels.txt`` itself, with ``test_labels.txt`` beside it.
+    """
+    folder = lists[0] if lists[0].is_dir() else lists[0].parent
+    named = [Path(each) for each in visible(folder) if _CLASS_NAMES_FILE.fullmatch(each.name)]
+    found = [path for path in named if not _lists_images(_read_lines(path)) and not any(map(path.samefile, lists))]
     if len(found) > 1:
-        raise UsageError(f"{folder}: {found[0]} and {found[1]} may both name the classes; say which: data.class_names")
-    return folder / found[0] if found else None
+        raise UsageError(
+            f"{folder}: {found[0].name} and {found[1].name} may both name the classes; say which: data.class_names"
+        )
+    return found[0] if found else None
+
+
+def _lists_images(lines: Iterable[str]) -> bool:
+    """Return whether each line, perhaps but the first, has an image's path: no file of class names."""
+    lines = _stripped(lines)[1:]
+    return bool(lines) and all(has_image_suffix(line) or _WITH_SUFFIX.fullmatch(line) for line in lines)
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -114,6 +129,11 @@ def _is_comment(line: str) -> bool:
     return line.rstrip() == "#" or line.startswith("# ")
 
 
+def _stripped(lines: Iterable[str]) -> list[str]:
+    """Return the lines that say something, without spaces around them."""
+    return [line.strip() for line in lines if line.strip() and not _is_comment(line)]
+
+
 def _is_text(text: str) -> bool:
     """Return whether no byte of a text was other than UTF-8, as in a list that is written in GBK."""
     return not any("\udc80" <= character <= "\udcff" for character in text)
@@ -121,7 +141,10 @@ def _is_text(text: str) -> bool:
 
 def _read_class_names(path: Path) -> dict[int, str]:
     """Return the class of each number, see `_numbered`."""
-    classes = {number: class_name(name) for number, name in _numbered(_read_lines(path)).items()}
+    lines = _read_lines(path)
+    if _lists_images(lines):
+        raise UsageError(f"{path}: lists images; expected names of classes, one a line: set data.class_names to these")
+    classes = {number: class_name(name) for number, name in _numbered(lines).items()}
     if not all(map(_is_text, classes.values())):
         raise not_utf8(path)
     if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
@@ -137,7 +160,7 @@ def _numbered(lines: Iterable[str]) -> dict[int, str]:
 
     Of lines ``number name``, those of a name that several have are names as a whole, such as ImageNet's two cranes.
     """
-    lines = [line.strip() for line in lines if line.strip() and not _is_comment(line)]
+    lines = _stripped(lines)
     for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
         found = [match for match in map(pattern.fullmatch, lines) if match and len(match["number"]) < 10]
         numbers = [int(match["number"]) for match in found]
