@@ -159,6 +159,13 @@ def check_readable(source: Source) -> None:
     decode_image(source, resize=1, image_size=1)
 
 
+def suffix_of(content: bytes, name: str) -> str:
+    """Return the suffix of an image file's format, as ``.jpg``; `name` and errors are those of `decode_image`."""
+    with _opened(content, name) as (image, _):
+        kind = str(image.format)
+    return {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2"}.get(kind, f".{kind.lower()}")
+
+
 def centre_crop_offset(size: int, crop: int) -> int:
     """Return where a centred crop starts, rounded as in paddle.vision.transforms.CenterCrop."""
     return round((size - crop) / 2)

@@ -379,7 +379,7 @@ def test_unreadable_class_folder_gives_the_reason(tmp_path, monkeypatch):
 
 
 def test_findings_are_added_to_a_table_that_a_spreadsheet_saved_in_another_encoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_report, "_file_splits", lambda splits: [])
+    monkeypatch.setattr(file_report, "file_splits", lambda splits: [])
     monkeypatch.setattr(file_report, "_unreadable", lambda parts: [("\u72d7.jpg", "unreadable", "no picture")])
     table = tmp_path / "pictures.csv"
     earlier = "file,finding,detail\r\n\u732b.jpg,skipped,mine\r\n".encode("gbk")

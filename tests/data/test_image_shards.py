@@ -365,3 +365,91 @@ def test_names_that_a_record_could_not_hold_are_refused(tmp_path, name):
     write_tar(tmp_path / name, samples(20))
     with pytest.raises(UsageError, match=r"expected a name that ends in \.tar, in a folder whose name does not"):
         open_splits(config(tmp_path, train_list=tmp_path / name))
+
+
+def test_files_without_a_suffix_get_that_of_their_format(tmp_path):
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".tiff": "TIFF", ".webp": "WEBP"}
+    contents = [encoded(number, kind=kind) for number, kind in enumerate([*kinds.values()] * 2)]
+    (tmp_path / "images").mkdir()
+    for number, content in enumerate(contents):
+        (tmp_path / "images" / f"{number:x}{'.data' * (number % 2)}").write_bytes(content)
+    lines = [f"images/{number:x}{'.data' * (number % 2)} {number // 2 % 2}\n" for number in range(len(contents))]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "test.txt").write_text("".join(lines))
+    splits = open_splits(DataConfig(source="image_list", root=tmp_path, image_size=SIZE))
+    assert write_shards(splits, tmp_path / "shards", 1, seed=0)["test"] == len(contents)
+    with tarfile.open(tmp_path / "shards/test-000000.tar") as archive:
+        written = {archive.extractfile(member).read(): Path(member.name).suffix for member in archive}
+    assert {content: written[content] for content in contents} == dict(zip(contents, [*kinds] * 2, strict=True))
+    assert len(open_splits(config(tmp_path / "shards")).test) == len(contents)
+
+
+def test_a_file_without_a_suffix_that_is_no_image_is_named(tmp_path):
+    (tmp_path / "train.txt").write_text("".join(f"{number:x} {number % 2}\n" for number in range(16)))
+    for number in range(16):
+        (tmp_path / f"{number:x}").write_bytes(encoded(number) if number != 5 else b"no picture")
+    splits = open_splits(DataConfig(source="image_list", root=tmp_path, image_size=SIZE))
+    assert sum(write_shards(splits, tmp_path / "shards", 1, seed=0).values()) == 15
+    (tmp_path / "7").write_bytes(b"no picture")  # it has become unreadable since
+    with pytest.raises(UsageError, match="7: cannot be read as an image"):
+        write_shards(splits, tmp_path / "again", 1, seed=0)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_training_part_without_images_is_one_line(tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    write_tar(tmp_path / "train-0.tar", [(f"{number:04d}.cls", b"1") for number in range(8)])
+    with pytest.raises(UsageError, match=r"holds no image with a class; .*train-0\.tar: 8 labels without an image"):
+        open_splits(config(tmp_path))
+
+
+def test_archives_of_macos_are_read_without_its_hidden_files(tmp_path):
+    hidden = b"\0\5\x16\7"
+    members = [each for name, content in samples(8) for each in ((f"./._{name}", hidden), (f"./{name}", content))]
+    write_tar(tmp_path / "train-0.tar", members)
+    write_tar(tmp_path / "test-0.tar", members)
+    split = open_splits(config(tmp_path)).test
+    assert [name.partition("@")[0] for name in split.names(range(8))] == [
+        f"test-0.tar/./{number:04d}.png" for number in range(8)
+    ]
+    assert split.labels.tolist() == [0, 1] * 4
+    assert not split.table.skipped
+
+
+def test_suffixes_may_have_capital_letters(tmp_path):
+    members = [(f"{name[:4]}{name[4:].upper()}", content) for name, content in samples(8)]
+    write_tar(tmp_path / "train-0.tar", members)
+    write_tar(tmp_path / "test-0.tar", members)
+    split = open_splits(config(tmp_path)).test
+    np.testing.assert_array_equal(split.batch([3]), [decode_image(encoded(3), SIZE, SIZE)])
+    assert split.labels.tolist() == [0, 1] * 4
+
+
+@pytest.mark.parametrize("root_is_absolute", [True, False])
+def test_a_relative_path_of_shards_and_an_absolute_root_name_the_same(tmp_path, monkeypatch, root_is_absolute):
+    monkeypatch.chdir(tmp_path)
+    for number in (0, 1, 3):
+        write_tar(tmp_path / f"shards/a/train-{number}.tar", samples(8, first=8 * number))
+    shards, root = Path("shards/a/train-{0..1}.tar"), Path("shards")
+    shards, root = (shards, root.absolute()) if root_is_absolute else (shards.absolute(), root)
+    splits = open_splits(config(root, train_list=shards))
+    names = [name for part in (splits.train, splits.validation, splits.test) for name in part.names(range(len(part)))]
+    assert {name[:15] for name in names} == {"a/train-0.tar/0", "a/train-1.tar/0"}
+    (tmp_path / "shards/a/train-1.tar").write_bytes(bytes(10240))
+    (skipped,) = open_splits(config(root, train_list=shards)).train.table.skipped
+    assert skipped == "a/train-1.tar"
+    with pytest.raises(UsageError, match=r"train-0\.tar: lies outside of .*; set data\.root to a folder that holds"):
+        open_splits(config(root / "b", train_list=root / "a/train-0.tar"))
+
+
+def test_what_shards_leave_out_is_logged(folder, tmp_path, caplog):
+    (folder / "train/cat/bad.png").write_bytes(b"no picture")
+    (folder / "test/dog/bad.png").write_bytes(b"")
+    (folder / "train/dog/phone.heic").write_bytes(b"\0")
+    caplog.set_level("INFO")
+    splits = open_splits(DataConfig(source="image_folder", root=folder, image_size=SIZE))
+    assert write_shards(splits, tmp_path / "shards", 1, seed=0) == {"train": 24, "val": 6, "test": 8}
+    lines = [line for line in caplog.messages if "left out" in line]
+    assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
+    assert lines[1].startswith("2 of 40 files cannot be read and are left out (data.strict makes this an error), the ")
+    assert len(lines) == 2

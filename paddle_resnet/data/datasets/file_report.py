@@ -32,7 +32,7 @@ def report_files(splits: Splits, folder: Path) -> None:
         UsageError: a file cannot be read and the config is strict, or no file of a class can be read.
         RunFailure: the list cannot be written.
     """
-    parts = _file_splits(splits)
+    parts = file_splits(splits)
     if not parts:
         return
     if rows := [*report_left_out(parts), *_report_duplicates(parts)]:
@@ -48,7 +48,7 @@ def report_left_out(parts: Sequence[FileSplit]) -> list[Row]:
 
 def update_findings(splits: Splits, folder: Path) -> None:
     """Add to ``folder/pictures.csv`` what turned out to be unreadable during training."""
-    rows = _unreadable([part for part in _file_splits(splits) if not part.table.examined])
+    rows = _unreadable([part for part in file_splits(splits) if not part.table.examined])
     if rows:
         path = folder / FILE_NAME
         # As bytes: a spreadsheet may have saved it in another encoding.
@@ -61,7 +61,7 @@ def _line(row: Row) -> str:
     return csv_line(map(printable, row))
 
 
-def _file_splits(splits: Splits) -> list[FileSplit]:
+def file_splits(splits: Splits) -> list[FileSplit]:
     """Return the splits of files; a test split that is the validation split counts once."""
     distinct = dict.fromkeys((splits.train, splits.validation, splits.test))
     return [part for part in distinct if isinstance(part, FileSplit)]

@@ -271,7 +271,7 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
     the split: whichever has most of a few files spread over the list.
     """
     names = [_normalized(name, root, part.where) for name in part.names]
-    folders = ["", _relative(part.where.parent, root), "images"]
+    folders = ["", relative_name(part.where.parent, root), "images"]
     folders += [each.name for each in visible(root) if is_folder(each) and split_of(each.name) == split]
     probes = names[:: -(-len(names) // PROBED)]
     hits: dict[str, int] = {}
@@ -299,11 +299,11 @@ def _normalized(name: str, root: Path, path: Path) -> str:
     if _OF_WINDOWS.match(name) and os.name != "nt":
         name = f"../{name}"
     if name.startswith("/") or _OF_WINDOWS.match(name):
-        name = _relative(name, os.path.abspath(root))  # noqa: PTH100 (links stay)
+        name = relative_name(name, os.path.abspath(root))  # noqa: PTH100 (links stay)
     if "./" in name or "//" in name:
         name = os.path.normpath(name).replace(os.sep, "/")
     if name.startswith("../"):
-        name = _relative(path.parent / name, root)
+        name = relative_name(path.parent / name, root)
     if name.startswith("../") or name == "..":
         raise UsageError(
             f"{path}: {shown(given)}: lies outside of {root}, which the paths are relative to; set data.root to a "
@@ -312,7 +312,7 @@ def _normalized(name: str, root: Path, path: Path) -> str:
     return name
 
 
-def _relative(path: str | Path, root: str | Path) -> str:
+def relative_name(path: str | Path, root: str | Path) -> str:
     """Return a path relative to `root`, with ``/`` on every system; ``..`` for one on another drive."""
     try:
         return os.path.relpath(path, root).replace(os.sep, "/")

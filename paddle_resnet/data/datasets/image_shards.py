@@ -26,13 +26,15 @@ from paddle_resnet.config.schema import DataConfig
 from paddle_resnet.config.value_types import SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
+from paddle_resnet.data.datasets.file_report import file_splits, report_left_out
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, class_name, split_of, visible
-from paddle_resnet.data.datasets.image_list import class_list, with_class_names
+from paddle_resnet.data.datasets.image_list import class_list, relative_name, with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
 from paddle_resnet.files import open_regular, write_folder
-from paddle_resnet.images.find import SkippedFile, has_image_suffix
+from paddle_resnet.images.decode import suffix_of
+from paddle_resnet.images.find import SkippedFile, has_image_suffix, is_hidden
 from paddle_resnet.images.image_file import FilePart
 from paddle_resnet.text_files import write_text
 
@@ -98,17 +100,23 @@ def _missing_shards(shards: list[Path]) -> Iterator[SkippedFile]:
 
 
 def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
+    paths = [_name_below(root, shard) for shard in shards]
+    shards = [root / path for path in paths]
     part = LabelledFiles(shards[0].parent, skipped=[*_missing_shards(shards)])
-    for shard in shards:
-        if not shard.is_relative_to(root):
-            raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
-        path = shard.relative_to(root).as_posix()
-        if not path.endswith(".tar") or ".tar/" in path:  # which ends the shard's name in `FilePart.as_name`
-            raise UsageError(f"{shard}: expected a name that ends in .tar, in a folder whose name does not; rename it")
+    for shard, path in zip(shards, paths, strict=True):
         for (name, start, size), label in _samples(shard, part.skipped):
             part.names.append(FilePart(path, start, size, name).as_name())
             part.labels.append(sys.intern(class_name(label)))
     return part
+
+
+def _name_below(root: Path, shard: Path) -> str:
+    path = relative_name(shard, root)
+    if path.partition("/")[0] == "..":
+        raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
+    if not path.endswith(".tar") or ".tar/" in path:  # which ends the shard's name in `FilePart.as_name`
+        raise UsageError(f"{shard}: expected a name that ends in .tar, in a folder whose name does not; rename it")
+    return path
 
 
 def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member, str]]:
@@ -121,9 +129,9 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
     try:
         with open_regular(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             images: dict[str, _Member] = {}
-            for key, members in itertools.groupby(_members(file, data), _sample_of):
+            for key, members in itertools.groupby(_visible_members(file, data), _sample_of):
                 for name, start, size in members:
-                    suffix = name[len(key) + 1 :]
+                    suffix = name[len(key) + 1 :].lower()  # as webdataset does
                     if suffix == "cls":
                         label = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "surrogateescape").strip()
                         if not label or size > MAX_LABEL:
@@ -155,6 +163,11 @@ def _sample_of(member: _Member) -> str:
     """Return a member's name up to the first dot behind its folder."""
     folder, slash, last = member[0].rpartition("/")
     return f"{folder}{slash}{last.partition('.')[0]}"
+
+
+def _visible_members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
+    """Yield those of `_members` that are a user's, without such as macOS's ``._0123.jpg``."""
+    return (member for member in _members(file, data) if not is_hidden(member[0].rpartition("/")[2]))
 
 
 def _members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
@@ -197,18 +210,21 @@ def _number(digits: bytes) -> int:
 def write_shards(splits: Splits, folder: Path, megabytes: int, seed: int) -> dict[str, int]:
     """Write the images of all splits to shards in a new `folder`, in random order, with ``classes.txt``.
 
-    Files are copied as they are, and images in memory become PNG files. A shard has about so many `megabytes`. A test
-    split that is the validation split is written once.
+    Files are copied as they are; one whose name has no image's suffix gets that of its format. Images in memory become
+    PNG files. A shard has about so many `megabytes`. A test split that is the validation split is written once. What
+    cannot be read is left out, and the log says so.
 
     Returns:
         The number of images of each split.
 
     Raises:
-        UsageError: the folder exists, or an image cannot be read.
+        UsageError: the folder exists, or an image cannot be read any more, or at all where strict.
         RunFailure: the shards cannot be written.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder}: exists already; name a new folder")
+    if files := file_splits(splits):
+        report_left_out(files)
     parts = {"train": splits.train, "val": splits.validation, "test": splits.test}
     if splits.test is splits.validation:
         del parts["test"]
@@ -250,9 +266,11 @@ def _encoded(split: Split, index: int) -> tuple[str, bytes]:
         (source,) = split.sources([index])
         name = source.name if isinstance(source, FilePart) else source
         try:
-            return PurePosixPath(name).suffix.lower(), read_source(source)
+            content = read_source(source)
         except OSError as error:
             raise UsageError(f"{printable(str(source))}: cannot be read ({error.strerror or error})") from error
+        suffix = PurePosixPath(name).suffix.lower()
+        return suffix if has_image_suffix(suffix) else suffix_of(content, str(source)), content
     file = io.BytesIO()
     Image.fromarray(split.batch([index])[0]).save(file, "PNG")
     return ".png", file.getvalue()

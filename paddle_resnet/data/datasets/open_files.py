@@ -175,9 +175,9 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
     for name in classes:
         if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
             raise UsageError(f"{train.where}: the class {shown(name)} is not printable UTF-8 text; rename it")
-    if len(classes) < 2:
+    if len(classes) < 2 or not train.names:
         reason = f"; {train.skipped[0].reason}" if train.skipped else ""
-        why = f'one class only, "{shown(classes[0])}"' if classes else "no image with a class"
+        why = f'one class only, "{shown(classes[0])}"' if train.names else "no image with a class"
         raise UsageError(f"{train.where}: holds {why}; expected two classes or more{reason}")
     for part in found.parts.values():
         for label in dict.fromkeys(part.labels):
