@@ -42,15 +42,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     If the file cannot be written, raise a RunFailure, and an earlier file at `path` is unchanged. Names are checked by
     `require_portable_name`.
     """
-    if path.is_symlink():
-        path = link_target(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
+    path = _replaceable(path)
     # The inner `_writing` checks the free space while the temporary still takes it.
     with _writing(path), _temporary_beside(path, folder=False) as temporary, _writing(path):
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
         move_into_place(temporary, path)
+
+
+def _replaceable(path: Path) -> Path:
+    """Return the file that `write_atomically` replaces, through all links; a folder or a device is a RunFailure."""
+    if path.is_symlink():
+        path = link_target(path)
+    if path.exists() and not path.is_file():
+        reason = os.strerror(errno.EISDIR) if path.is_dir() else "a pipe or a device cannot be replaced; name a file"
+        raise RunFailure(f"{path}: cannot be written ({reason})")
+    return path
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -226,6 +233,13 @@ def require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with _temporary(folder, ".trial.", folder=False):
             pass
+
+
+def require_writable_file(path: Path) -> None:
+    """Before minutes of work, raise a RunFailure or UsageError if `write_atomically` cannot write `path`."""
+    path = _replaceable(path)
+    with write_errors(path), _temporary_beside(path, folder=False):
+        pass
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Predictions written as CSV, JSON, JSON lines or Parquet batch by batch, so that any number takes little memory.
 
 A file gets its name when it is complete; until then an earlier file stays as it was, and the predictions are in
-``<name>.part``, which Ctrl-C leaves there. Where the name is a link, this applies to the file that it leads to. Pipes,
-devices and standard output (``-``) are written to directly.
+``<name>.part``, which one process at a time writes, and which Ctrl-C leaves there. Where the name is a link, this
+applies to the file that it leads to. Pipes, devices and standard output (``-``) are written to directly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import link_target, move_into_place, shortened_name
 from paddle_resnet.inference.predictor import Prediction
 from paddle_resnet.paths import require_portable_name
-from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
+from paddle_resnet.system.portable import IS_POSIX, O_BINARY, O_NOFOLLOW, O_NONBLOCK, lock_path
 from paddle_resnet.text_files import csv_line
 
 STANDARD_OUTPUT = Path("-")
@@ -82,7 +82,11 @@ def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
     the best class), and ``probability:CLASS``. An unknown content or class is a UsageError.
     """
     columns = []
-    for part in next(csv.reader([text]), []):
+    try:
+        parts = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise UsageError(f"--columns: expected title=content, title=content ... in one line ({error})") from None
+    for part in parts:
         title, equals, content = part.partition("=")
         if not equals or not title:
             raise UsageError(f'--columns: "{part}" is no column; expected title=content, such as id=stem')
@@ -192,7 +196,7 @@ def open_parquet(path: Path, top_k: int) -> Iterator[PredictionWriter]:
 def partial_path(path: Path) -> Path:
     """Return the file that holds the predictions for `path` until they are complete."""
     path = link_target(path)
-    return path.with_name(f"{shortened_name(path.name, more=5)}.part")
+    return path.with_name(f"{shortened_name(path.name, more=11)}.part")  # and 6 bytes more for `lock_path` on Windows
 
 
 def own_stream(path: Path) -> int | None:
@@ -247,29 +251,30 @@ def _to_json(prediction: Prediction, top_k: int) -> str:
 def _open_output(path: Path, *, binary: bool = False) -> Iterator[Any]:
     """Open what `path` names; yield what writes text to it, or the `binary` file. A failure leaves an earlier file."""
     name = "standard output" if path == STANDARD_OUTPUT else shown(str(path), LONGEST_NAME)
-    with _failures_named(name):
-        stream = own_stream(path)
-        direct = stream is not None or (path.exists() and not path.is_file() and not path.is_dir())
-        part = None if direct else partial_path(path)
-        file = _open_direct(path, stream) if part is None else _open_part(path, part)
-
-    def write(text: str) -> None:
+    with contextlib.ExitStack() as locked:
         with _failures_named(name):
-            file.write(text)
+            stream = own_stream(path)
+            direct = stream is not None or (path.exists() and not path.is_file() and not path.is_dir())
+            part = None if direct else partial_path(path)
+            file = _open_direct(path, stream) if part is None else locked.enter_context(_open_part(path, part))
 
-    try:
-        yield file.buffer if binary else write
-        with _failures_named(name):
-            file.flush()
-            file.close()
-            if part is not None:
-                move_into_place(part, link_target(path))
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            file.close()
-        if part is not None and not isinstance(error, KeyboardInterrupt):
-            part.unlink(missing_ok=True)
-        raise
+        def write(text: str) -> None:
+            with _failures_named(name):
+                file.write(text)
+
+        try:
+            yield file.buffer if binary else write
+            with _failures_named(name):
+                file.flush()
+                file.close()
+                if part is not None:
+                    move_into_place(part, link_target(path))
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                file.close()
+            if part is not None and not isinstance(error, KeyboardInterrupt):
+                part.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -282,15 +287,24 @@ def _failures_named(name: str) -> Iterator[None]:
         raise RunFailure(f"{name}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _open_part(path: Path, part: Path) -> TextIO:
+@contextmanager
+def _open_part(path: Path, part: Path) -> Iterator[TextIO]:
+    """Open the file that becomes `path`, locked in the block; it is a UsageError if another process writes it."""
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
     require_portable_name(path)
     part.parent.mkdir(parents=True, exist_ok=True)
     # Neither through a link of that name nor into a pipe, which would wait for a reader.
     without_following = O_NOFOLLOW | O_NONBLOCK
-    target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY | without_following, 0o666)
-    return os.fdopen(target, "w", **TEXT)
+    target = os.open(part, os.O_WRONLY | os.O_CREAT | O_BINARY | without_following, 0o666)
+    with os.fdopen(target, "w", **TEXT) as file, lock_path(part) as locked:
+        # Before it was locked, the process that wrote it may have renamed it; Windows renames no open file.
+        if locked is False or (IS_POSIX and not os.path.samestat(os.fstat(target), part.lstat())):
+            raise UsageError(
+                f"{shown(str(path), LONGEST_NAME)}: another process is writing it; wait for it, or name another file"
+            )
+        file.truncate()
+        yield file
 
 
 def _open_direct(path: Path, stream: int | None) -> TextIO:

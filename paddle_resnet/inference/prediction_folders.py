@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import shortened_name, write_atomically, write_errors
+from paddle_resnet.files import require_writable_file, shortened_name, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
-from paddle_resnet.paths import require_name_for_folder, require_portable_name
+from paddle_resnet.paths import require_name_for_folder
 from paddle_resnet.system.portable import portable_name, replace
 
 JPEG_QUALITY = 92
@@ -69,8 +69,11 @@ def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> Pr
 
 @contextmanager
 def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarray]) -> Iterator[PredictionWriter]:
-    """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``."""
-    require_portable_name(path)
+    """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``.
+
+    That it can be written is checked at the beginning, see `require_writable_file`.
+    """
+    require_writable_file(path)
     parts: list[np.ndarray] = []
     pictures: list[Prediction] = []
 

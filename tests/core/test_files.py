@@ -20,6 +20,7 @@ from paddle_resnet.files import (
     recover_folder,
     remove_leftovers,
     require_writable,
+    require_writable_file,
     sha256_of,
     write_atomically,
     write_folder,
@@ -55,6 +56,22 @@ def test_unwritable_place_is_one_line(tmp_path):
         write_text(tmp_path / "file" / "a.txt", "x")
     with pytest.raises(RunFailure, match=r"folder: cannot be written \(.*file is no folder\)"):
         require_writable(tmp_path / "file" / "folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("afile/x.npz", r"x\.npz: cannot be written \(.*afile is no folder"), ("folder", "folder: cannot be written")],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path, name, words):
+    (tmp_path / "afile").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for check in (require_writable_file, lambda path: write_text(path, "x")):
+        with pytest.raises(RunFailure, match=words):
+            check(tmp_path / name)
+    require_writable_file(tmp_path / "afile")
+    require_writable_file(tmp_path / "new" / "file")
+    assert (tmp_path / "afile").read_text() == "mine"
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "afile", tmp_path / "folder", tmp_path / "new"]
 
 
 def test_the_check_of_a_writable_place_changes_no_file(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.inference import Prediction
+from paddle_resnet.inference import Prediction, prediction_files
 from paddle_resnet.inference.prediction_files import (
     open_csv,
     open_json_lines,
@@ -46,6 +46,7 @@ def test_columns_by_rank():
         ("id=stam", ['"stam"', 'did you mean "stem"', "probability:CLASS"]),
         ("p=probability:dgo", ['"dgo"', 'did you mean "dog"']),
         ("", ["expected title=content"]),
+        ("id=stem\rlabel=class", ["--columns: expected title=content", "in one line"]),
     ],
 )
 def test_wrong_columns_are_usage_errors(text, words):
@@ -81,6 +82,47 @@ def test_ctrl_c_keeps_the_predictions_and_an_error_none(tmp_path):
         write([DOG])
         raise OSError(28, "No space left on device")
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_another_process_writes_is_refused(tmp_path):
+    """Of two runs that overlap, the first one's file is complete; a lock keeps out this process's others too."""
+    path = tmp_path / "predictions.csv"
+    with open_csv(path, ranked_columns(1)) as write:
+        write([DOG])
+        with pytest.raises(UsageError, match=r"predictions\.csv: another process is writing it"):
+            open_csv(path, ranked_columns(1)).__enter__()
+        with open_csv(tmp_path / "other.csv", ranked_columns(1)):
+            pass
+        write([DOG])
+    row = "test/7.jpg,dog,0.750000\n"
+    assert path.read_text() == "file,class,probability\n" + row + row
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other.csv", path]
+
+
+@pytest.mark.posix
+def test_a_file_renamed_before_it_is_locked_is_not_emptied(tmp_path, monkeypatch):
+    """As by the process that had the lock, and completes the file between the two steps."""
+    path = tmp_path / "predictions.csv"
+    partial_path(path).write_text("complete")
+
+    @contextlib.contextmanager
+    def lock(part):
+        part.rename(path)
+        part.write_text("of a third process")
+        yield True
+
+    monkeypatch.setattr(prediction_files, "lock_path", lock)
+    with pytest.raises(UsageError, match="another process"):
+        open_csv(path, ranked_columns(1)).__enter__()
+    assert (path.read_text(), partial_path(path).read_text()) == ("complete", "of a third process")
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path):
+    path = tmp_path / "predictions.csv"
+    partial_path(path).write_text("x" * 10_000)
+    with open_csv(path, ranked_columns(1)):
+        pass
+    assert path.read_text() == "file,class,probability\n"
 
 
 @pytest.mark.posix

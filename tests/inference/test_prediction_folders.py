@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.exporting import export
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import ClassProbability, Prediction, Predictor
-from paddle_resnet.inference.prediction_folders import draw_pictures, folder_names, sort_pictures
+from paddle_resnet.inference.prediction_folders import draw_pictures, folder_names, open_embeddings, sort_pictures
 from paddle_resnet.plots.annotation import annotate, heated
 
 
@@ -94,6 +94,14 @@ def test_class_names_become_safe_and_distinct_folders():
 def test_a_lost_picture_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.jpg: cannot be read again"):
         sort_pictures(tmp_path / "out", ("cat",))([prediction(tmp_path / "gone.jpg", "cat")])
+
+
+@pytest.mark.parametrize("name", ["afile/x.npz", "emb.npz"])
+def test_features_that_cannot_be_written_are_refused_before_the_first(tmp_path, name):
+    (tmp_path / "afile").write_text("mine")
+    (tmp_path / "emb.npz").mkdir()
+    with pytest.raises(RunFailure, match=f"{name}: cannot be written"):
+        open_embeddings(tmp_path / name, lambda batch: np.zeros((len(batch), 2), np.float32)).__enter__()
 
 
 def test_a_drawing_keeps_the_picture_below_its_caption(tmp_path):
