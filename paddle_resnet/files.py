@@ -308,7 +308,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock a folder in the block, or until this process ends; where another has it, `wait` or raise a UsageError."""
+    """Lock a folder, or a file, in the block; where another process has it, `wait` or raise a UsageError."""
     with lock_path(Path(os.path.realpath(folder)), wait=wait) as locked:
         if locked is False:
             raise UsageError(f"{folder}: another process is at work there; wait for it, or end it")

@@ -57,11 +57,22 @@ def lock_path(path: Path, *, wait: bool = False) -> Iterator[bool | None]:
         finally:
             lock.release()
         return
-    descriptor = os.open(path, READ | O_NOFOLLOW)
-    try:
-        yield _flock(descriptor, wait)
-    finally:
-        os.close(descriptor)
+    while True:
+        descriptor = os.open(path, READ | O_NOFOLLOW)
+        try:
+            locked = _flock(descriptor, wait)
+            if locked is False or not _is_replaced(path, descriptor):
+                yield locked
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_replaced(path: Path, descriptor: int) -> bool:
+    """Return whether another file or folder was renamed to `path` since this one was opened there."""
+    with contextlib.suppress(FileNotFoundError):
+        return not os.path.samestat(path.lstat(), os.fstat(descriptor))
+    return False
 
 
 def _flock(descriptor: int, wait: bool) -> bool | None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from paddle_resnet import distributed, environment
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import scratch_folder
 from paddle_resnet.training.checkpoints import Checkpoint
 from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
-from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run
+from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run, names_a_file
 from paddle_resnet.training.run_summary import flat
 
 RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
@@ -90,7 +90,7 @@ def resumed_config(run: Run, config: Config) -> Config:
         mutable |= {"train.epochs", "train.extended_from"} | (set() if began.extended_from else {"train.extend_rate"})
     elif train.epochs == began.epochs and not train.extended_from:  # by the config that the run was extended with
         train = train.model_copy(update={"extended_from": began.extended_from})
-    config = config.model_copy(update={"train": train})
+    config = config.model_copy(update={"train": train, "data": _began_normalization(run.config, config)})
     before, now = (dict(flat(each.model_dump(mode="json"))) for each in (run.config, config))
     for key, value in before.items():
         if key not in mutable and now[key] != value:
@@ -99,6 +99,18 @@ def resumed_config(run: Run, config: Config) -> Config:
                 "began; leave the key as it was, or start a new run under another name"
             )
     return config
+
+
+def _began_normalization(began: Config, now: Config) -> DataConfig:
+    """Return the data of `now`, with the mean and deviation that came with the weights of `began`, unless it sets them.
+
+    The run's own, as those weights may have changed since then, or be gone.
+    """
+    mean, std, is_set = began.data.mean, began.data.std, (now.data.mean or now.data.std) is not None
+    if is_set or mean is None or std is None or not names_a_file(began.model.pretrained):
+        return now.data
+    logger.info("data.mean and data.std: %s and %s, with which the run began", list(mean), list(std))
+    return now.data.model_copy(update={"mean": mean, "std": std})
 
 
 def require_same_data(run: Run, checkpoint: Checkpoint) -> None:

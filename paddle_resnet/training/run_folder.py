@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from paddle import nn
 from pydantic import ValidationError
@@ -34,6 +34,8 @@ from paddle_resnet.training.schemas import MetricsFile, first_error
 from paddle_resnet.zoo.imagenet_weights import SHORTER_SIDE, SOURCES, is_official
 
 Which = Literal["last", "best"]
+TRAINING_SECTIONS = ("validation", "environment", "train")
+"""The sections of ``metrics.json`` that training itself writes."""
 DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch", "data.memory_mb", "device"}
 """Config keys that say where data lie and how they are read, not what is learned or measured."""
 
@@ -140,21 +142,31 @@ class Run:
                 )
         return cls.open(path, overrides)
 
-    @distributed.main_process_only
-    def create(self, *, with_data: bool = True) -> None:
-        """Make the folder with its ``config.yaml`` and, if `with_data`, its ``data.json``.
+    @contextlib.contextmanager
+    def create(self, *, with_data: bool = True) -> Iterator[None]:
+        """Make the folder with its ``config.yaml`` and, if `with_data`, its ``data.json``; `lock` it in the block.
 
         An earlier run of that name is renamed to ``<name>.<i>``, and a log line says so.
 
         Raises:
-            UsageError: the earlier run is being trained, or the folder holds no run.
+            UsageError: the earlier run is being trained, the folder holds no run, or another process has begun a run of
+                that name at the same time.
         """
+        if not distributed.is_main_process():
+            yield
+            return
         manifest = DataManifest.of(self.config, self.splits(), self.normalize()) if with_data else None
         if self.path.is_dir() and (kept := _rename_earlier(self.path)) is not None:
             logger.info("the earlier run %s was kept as %s", self.path, kept)
-        self.config.save(self.config_path)
-        if manifest is not None:
-            manifest.save(self.data_path)
+        with files.write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self.lock():
+            if self.config_path.exists():  # written between the two steps above
+                raise UsageError(f"{self.path}: another process has just begun a run there; choose another -o name=...")
+            self.config.save(self.config_path)
+            if manifest is not None:
+                manifest.save(self.data_path)
+            yield
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -268,12 +280,43 @@ class Run:
         MetricsFile.read(self.metrics_path)
         return text_files.read_json(self.metrics_path)
 
+    @distributed.main_process_only
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
-        self.write_metrics({**self.metrics(), section: values})
+        with self.metrics_lock():
+            text_files.write_json(self.metrics_path, {**self.metrics(), section: values})
 
     @distributed.main_process_only
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        text_files.write_json(self.metrics_path, sections)
+        with self.metrics_lock():
+            text_files.write_json(self.metrics_path, sections)
+
+    @distributed.main_process_only
+    def save_config(self, earlier: Config) -> None:
+        """Save the config if it is not the `earlier` one of this run, and drop the metrics that no longer fit it.
+
+        With another `evaluation.flip` or `evaluation.shift` these are what was measured of the network. An exported
+        model has its own.
+        """
+        if (now := self.config.evaluation).flip != earlier.evaluation.flip or now.shift != earlier.evaluation.shift:
+            with self.metrics_lock():
+                metrics = self.metrics()
+                measured = [name for name in metrics if not (name in TRAINING_SECTIONS or name.startswith("exported_"))]
+                if measured:
+                    kept = {name: section for name, section in metrics.items() if name not in measured}
+                    text_files.write_json(self.metrics_path, kept)
+                    logger.info(
+                        "%s: evaluation.flip or shift changed: %s, measured before, are no longer in metrics.json",
+                        *(self.path, ", ".join(measured)),
+                    )
+        if self.config != earlier:
+            self.config.save(self.config_path)
+
+    def metrics_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Let only this process change ``metrics.json``, also while another one trains the run; wait for it.
+
+        What is locked is ``config.yaml``: ``metrics.json`` may not exist yet, and each write makes it another file.
+        """
+        return files.folder_lock(self.config_path, wait=True)
 
     def history(self) -> list[EpochRecord]:
         """Read ``history.csv``, if it exists; raise `UsageError` if it is damaged."""
@@ -309,11 +352,16 @@ class Run:
         text_files.write_text(self.history_path, text.getvalue())
 
 
+def names_a_file(pretrained: str | None) -> TypeGuard[str]:
+    """Return whether ``model.pretrained`` names a file or a run, not weights of the package or official ones."""
+    return not (pretrained is None or is_official(pretrained) or pretrained == "cifar10")
+
+
 def run_of_weights(pretrained: str | None) -> Run | None:
     """Return the run whose folder ``model.pretrained`` names, if it names one."""
-    if pretrained is None or is_official(pretrained) or pretrained == "cifar10":
-        return None
-    return Run.open(pretrained) if (Path(pretrained) / "config.yaml").is_file() else None
+    if names_a_file(pretrained) and (Path(pretrained) / "config.yaml").is_file():
+        return Run.open(pretrained)
+    return None
 
 
 def _with_normalization_of_weights(config: Config) -> Config:

@@ -105,15 +105,16 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             f"train.seeds {list(whole.config.train.seeds or ())}: several processes train one run; give each seed a "
             "launch of its own, by train.seed and name"
         )
-    if resume and whole.config_path.is_file():
-        whole = Run(whole.path, resumed_config(Run.open(whole.path), whole.config))
-        whole.config.save(whole.config_path)
-    else:
+    resumes = resume and whole.config_path.is_file()
+    if not resumes:
         with setup_process(whole.config, quiet=True):
             open_data_and_network(Run.new(whole.config))
-        whole.create(with_data=False)
     runs, failed = [], []
-    with whole.lock():
+    with whole.lock() if resumes else whole.create(with_data=False):
+        if resumes:
+            began = Run.open(whole.path)
+            whole = Run(whole.path, resumed_config(began, whole.config))
+            whole.save_config(began.config)
         for seed in whole.config.train.seeds or ():
             logger.info("seed %d", seed)
             train = whole.config.train.model_copy(update={"seed": seed, "seeds": None})

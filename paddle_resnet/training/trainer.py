@@ -72,8 +72,7 @@ def _train(config: Config, device: str, lines: process_setup.DeferredLogHandler)
     network = open_data_and_network(run)
     if run.config.train.minutes is not None:
         run.config = fit_to_minutes(run, network, device)
-    run.create()
-    with run.lock():
+    with run.create():
         if distributed.is_main_process():
             lines.flush_to(run.log_path)
             report_files(run.splits(), run.path)
@@ -84,7 +83,8 @@ def _train(config: Config, device: str, lines: process_setup.DeferredLogHandler)
 def resume(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
     """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
-    A run without a checkpoint begins again. A finished run stays as it is, unless it is extended.
+    A run without a checkpoint begins again. A finished run is not trained, unless it is extended; its
+    config may change.
 
         >>> import paddle_resnet
         >>> paddle_resnet.resume("output/quickstart").is_trained
@@ -118,12 +118,13 @@ def train_or_resume(run: Run) -> Run:
 
 
 def _resume(run: Run, device: str, lines: process_setup.DeferredLogHandler) -> Run:
-    began = Run.open(run.path)
-    run = Run(run.path, resume_checks.resumed_config(began, run.config))
     with run.lock():
+        began = Run.open(run.path)
+        run = Run(run.path, resume_checks.resumed_config(began, run.config))
         with distributed.main_process_first():
             trained, checkpoint = _progress(run, began.config.train)
         if trained:
+            run.save_config(began.config)
             logger.info("%s: finished, nothing is left to train", run.path)
             return run
         if checkpoint is None:
@@ -173,7 +174,8 @@ def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: s
     if distributed.is_main_process():
         if checkpoint is not None and run.is_trained:
             kept = run.metrics_path.with_name(f"metrics_{checkpoint.position.epoch}_epochs.json")
-            run.metrics_path.rename(kept)
+            with run.metrics_lock():
+                run.metrics_path.rename(kept)
             logger.info("extended to %d epochs; the metrics so far are kept in %s", run.config.train.epochs, kept.name)
         for folder in run.curves_paths.values() if checkpoint is None else ():
             shutil.rmtree(folder, ignore_errors=True)

@@ -26,6 +26,7 @@ from paddle_resnet.files import (
     write_folder,
 )
 from paddle_resnet.paths import expand_home
+from paddle_resnet.system import portable
 from paddle_resnet.text_files import write_text
 
 
@@ -204,6 +205,26 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
         assert list(tmp_path.iterdir()) == []
     with folder_lock(tmp_path):
         pass
+
+
+@pytest.mark.posix  # elsewhere the lock is a file beside it
+def test_a_lock_is_of_what_has_the_name_now(tmp_path, monkeypatch):
+    """Another process renamed the folder and made a new one, between opening and locking: that one is locked."""
+    folder, lock = tmp_path / "run", portable._flock
+    folder.mkdir()
+
+    def renamed_before(descriptor: int, wait: bool) -> bool | None:
+        monkeypatch.setattr(portable, "_flock", lock)
+        folder.rename(tmp_path / "run.1")
+        folder.mkdir()
+        return lock(descriptor, wait)
+
+    monkeypatch.setattr(portable, "_flock", renamed_before)
+    with folder_lock(folder):
+        with pytest.raises(UsageError, match="another process"), folder_lock(folder):
+            pass
+        with folder_lock(tmp_path / "run.1"):
+            pass
 
 
 def test_a_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):

@@ -51,7 +51,8 @@ def make_run(folder: Path, checkpoint: bool = True):
         }
     )
     run = Run.new(config)
-    run.create()
+    with run.create():
+        pass
     if checkpoint:
         paddle.seed(1)
         network = create_model("resnet8", num_classes=len(COLOURS))

@@ -37,7 +37,8 @@ def test_exported_network_equals_the_trained(kind, pictures, tmp_path, monkeypat
         }
     )
     run = Run.new(config)
-    run.create()
+    with run.create():
+        pass
     paddle.seed(0)
     network = create_configured_model(config.model, len(COLOURS))
     normalize = run.normalize()

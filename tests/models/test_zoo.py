@@ -130,7 +130,8 @@ def run(tmp_path, monkeypatch):
         }
     )
     run = Run(config.run_folder, config)
-    run.create(with_data=False)
+    with run.create(with_data=False):
+        pass
     paddle.seed(3)
     network = create_model("resnet8")
     for tensor in network.state_dict().values():  # running statistics, too, other than a new network's

@@ -97,7 +97,8 @@ def test_a_validation_split_that_is_the_test_split_stays_so(run, caplog):
     root = run.config.data.root
     (root / "test").rename(root / "val")
     new = Run.new(run.config.model_copy(update={"name": "other"}))
-    new.create()
+    with new.create():
+        pass
     shutil.copytree(run.checkpoint_path("best"), new.checkpoint_path("best"))
     caplog.clear()
     new = Run.open(new.path)
@@ -232,7 +233,8 @@ def test_a_run_without_manifest_is_measured_with_a_warning(run, caplog):
 def test_images_without_files_are_compared_by_fingerprint(tmp_path, monkeypatch):
     config = Config.model_validate({"name": "digits", "output": str(tmp_path), "data": {"source": "digits"}})
     run = Run.new(config)
-    run.create()
+    with run.create():
+        pass
     assert json.loads(run.data_path.read_text())["files"] is None
     assert Run.open(run.path).splits().classes == run.classes()
     other = open_splits(config.data.model_copy(update={"split_seed": 7}))

@@ -82,7 +82,8 @@ def test_a_run_of_decomposed_class_names_keeps_its_head(tmp_path):
 
 def test_weights_of_a_run_bring_its_mean_and_deviation(tmp_path):
     first = quickstart(["model.name=resnet8", f"output={tmp_path}", "data.mean=[0.1, 0.2, 0.3]"])
-    Run.new(first).create()
+    with Run.new(first).create():
+        pass
     following = first.model_copy(
         update={
             "data": first.data.model_copy(update={"mean": None}),

@@ -22,7 +22,8 @@ METRICS = {"train": {"loss": 0.5, "top1": 0.75}, "environment": {"device": "cpu"
 
 def make(folder):
     run = Run.new(quickstart([f"output={folder}", "train.learning_rate=0.3"]))
-    run.create(with_data=False)
+    with run.create(with_data=False):
+        pass
     return run
 
 
