@@ -95,12 +95,17 @@ def add_engine_options(parser: argparse._ActionsContainer) -> None:
     """Add `engine` and the `address` of a Ray cluster."""
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: local, this machine")
     cluster = "of --engine ray: a running cluster (auto, HOST:PORT), or one of this machine's cores; default: local"
-    parser.add_argument("--address", default="local", metavar="auto|local", help=cluster)
+    parser.add_argument("--address", metavar="auto|local", help=cluster)
 
 
 def uses_ray(arguments: argparse.Namespace, *local: str) -> bool:
-    """Return whether `engine` is Ray; raise a UsageError if it is not installed, or an option is of `local` alone."""
+    """Return whether `engine` is Ray; raise a UsageError if it is not installed, or an option is of `local` alone.
+
+    An `address` without Ray is a UsageError too.
+    """
     if arguments.engine != "ray":
+        if arguments.address is not None:
+            raise UsageError(f"--address {arguments.address}: is of a Ray cluster; give --engine ray, or leave it out")
         return False
     for option in local:
         if getattr(arguments, option):

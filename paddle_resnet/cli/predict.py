@@ -12,9 +12,9 @@ examples:
 
 Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
 picture is reported, and the others are still classified. A pattern in quotes is expanded here (** is any folders), so
-that it may match any number of files; - is a list of files on standard input. Many pictures are shared out to
-processes, which on a CPU each hold the model, and on a GPU decode ahead of it. Memory is bounded, and the order of the
-pictures is kept.
+that it may match any number of files; - is a list of files on standard input, which is read in blocks: to classify
+pictures as they arrive, use serve. Many pictures are shared out to processes, which on a CPU each hold the model, and
+on a GPU decode ahead of it. Memory is bounded, and the order of the pictures is kept.
 
   standard output  the table, and nothing else; --quiet: nothing
   standard error   progress, files that cannot be read, and images/s at the end
@@ -29,7 +29,8 @@ pictures is kept.
   --threshold      a picture whose best probability is lower is of the class "unknown" everywhere; 0: none is. Where the
                    model has a threshold (eval --choose-threshold), it is the default
   --sort           copies the pictures to FOLDER/<class>/. Nothing is moved or overwritten: a name that another picture
-                   has there gets a checksum, and the same picture is not copied again
+                   has there gets a checksum, and the same picture is not copied again. Pictures in these folders, and
+                   in that of --draw, are not classified
   --draw           writes FOLDER/<name>.jpg, the picture (shorter side 480) with class and probability
   --why            beside it what the network sees, and in orange what speaks for the class (Grad-CAM)
   --embeddings     an .npz of features [N, F] (the inputs of the last layer), names and classes. This and --why need the
@@ -48,7 +49,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -56,7 +57,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paddle_resnet import runtime
 from paddle_resnet.cli import parsing
-from paddle_resnet.errors import RunFailure, UsageError, printable, shown
+from paddle_resnet.errors import RunFailure, UsageError, counted, printable, shown
 from paddle_resnet.system import streams
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ MOST_PROCESSES = 8  # each holds the model; more cores than that are used as thr
 
 
 class Pictures(NamedTuple):
-    """The files to classify, whether they are many, their number where known, and the other files by suffix."""
+    """The files to classify, whether they are many, their number where known, and the other files.
+
+    These are counted while `files` is read: by suffix, and those that lie where ``--sort`` and ``--draw`` write.
+    """
 
     files: Iterator[Any]  # for Ray, which finds them itself, the names that the user gave
     many: bool
     total: int | None
     skipped: Counter[str]
+    left_out: Counter[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +133,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     config = InferenceConfig.load(arguments.model)
     taken = check_distinct([*outputs, *filter(None, [arguments.embeddings])])
-    pictures = (_name_pictures if on_ray else _find_pictures)(arguments, taken)
+    pictures = _name_pictures(arguments, taken) if on_ray else _find_pictures(arguments, taken, config.classes)
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
     with ExitStack() as opened:
         if arguments.threshold is None:
@@ -150,8 +155,11 @@ def main(arguments: argparse.Namespace) -> None:
         seconds = time.perf_counter() - ready
         if pictures.skipped:
             _print_error(summarize_skipped(pictures.skipped))
+        for option, number in pictures.left_out.items():
+            _print_error(f"left out: {counted(number, 'picture')} in the folders of {shown(option, 240)}")
         if not predicted and not failed:
-            raise UsageError("the list on standard input names no pictures")
+            others = "no other pictures are named; name some, or another folder"
+            raise UsageError(others if pictures.left_out else "the list on standard input names no pictures")
         if not predicted:
             sys.exit(UsageError.exit_code)  # each picture's own line has said why
         speed = f"{predicted:,} picture{'s' * (predicted != 1)} in {seconds:.2f} s, {predicted / seconds:,.0f} images/s"
@@ -160,13 +168,22 @@ def main(arguments: argparse.Namespace) -> None:
         raise RunFailure(f"{failed} of {predicted + failed} pictures could not be read; the others are classified")
 
 
-def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
-    """Find the pictures; one that is among the `outputs` (their devices and inodes) is a UsageError."""
+def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]], classes: Sequence[str]) -> Pictures:
+    """Find the pictures; one that is among the `outputs` (their devices and inodes) is a UsageError.
+
+    Those in the folders that ``--sort`` and ``--draw`` write to, now or in an earlier run, are left out.
+    """
     from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
+    from paddle_resnet.inference.prediction_folders import folder_names
 
-    skipped: Counter[str] = Counter()
+    written: dict[str, str] = {}  # folders, and the options that name them
+    if arguments.sort:
+        folders = (arguments.sort / name for name in folder_names(classes).values())
+        written |= dict.fromkeys(map(os.path.realpath, folders), f"--sort {arguments.sort}")
+    if arguments.draw:
+        written[os.path.realpath(arguments.draw)] = f"--draw {arguments.draw}"
 
-    def find() -> Iterator[Path | Unreadable]:
+    def find(skipped: Counter[str], left_out: Counter[str]) -> Iterator[Path | Unreadable]:
         for name in arguments.pictures:
             if name == LIST:
                 found = listed_pictures(sys.stdin.buffer, arguments.separator, skipped)
@@ -175,14 +192,18 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
             for file in found:
                 if isinstance(file, Path):
                     _check_is_no_output(file, outputs)
+                    if written and (option := written.get(os.path.realpath(file.parent))):
+                        left_out[option] += 1
+                        continue
                 yield file
 
-    files, few = find(), FEW_BATCHES * arguments.batch_size
+    skipped, left_out = Counter[str](), Counter[str]()
+    files, few = find(skipped, left_out), FEW_BATCHES * arguments.batch_size
     first = list(islice(files, few + 1))
     if len(first) <= few:
-        return Pictures(iter(first), False, len(first), skipped)
-    total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
-    return Pictures(chain(first, files), True, total, skipped)
+        return Pictures(iter(first), False, len(first), skipped, left_out)
+    total = None if LIST in arguments.pictures else sum(1 for _ in find(Counter(), Counter()))
+    return Pictures(chain(first, files), True, total, skipped, left_out)
 
 
 def _name_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
@@ -194,7 +215,7 @@ def _name_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
         names += listed_names(sys.stdin.buffer, arguments.separator) if name == LIST else [name]
     for name in names:
         _check_is_no_output(Path(name), outputs)
-    return Pictures(iter(names), True, None, Counter())
+    return Pictures(iter(names), True, None, Counter(), Counter())
 
 
 def _check_is_no_output(file: Path, outputs: set[tuple[int, int]]) -> None:
@@ -218,7 +239,8 @@ def _load_model(
         from paddle_resnet.on_ray.predict import ray_tasks
 
         cpus = arguments.threads or 1
-        return opened.enter_context(ray_tasks(model, arguments.address, cpus, top_k, pictures.skipped, **options))
+        cluster = arguments.address or "local"
+        return opened.enter_context(ray_tasks(model, cluster, cpus, top_k, pictures.skipped, **options))
     options["device"] = resolve_device(arguments.device, arguments.backend)
     threads, many = arguments.threads or runtime.default_threads(), pictures.many
     processes = arguments.workers or min(threads, MOST_PROCESSES)
@@ -280,7 +302,6 @@ def _picture_writers(
             trained = load_trained(predictor)
 
     def draw(prediction: Prediction) -> Image.Image:
-        from paddle_resnet.evaluation.grad_cam import heat_map
         from paddle_resnet.plots.annotation import annotate, heated
         from paddle_resnet.plots.style import shortened
 
@@ -289,6 +310,8 @@ def _picture_writers(
         caption = caption if prediction.label == best.label else f"{prediction.label} ({caption})"
         if not arguments.why or trained is None:
             return annotate(pixels, caption)
+        from paddle_resnet.evaluation.grad_cam import heat_map
+
         seen, label = pixels_of(prediction), config.classes.index(best.label)
         heat = heat_map(trained.network, trained.normalize, seen, label, DRAWN_SIDE)
         return annotate(pixels, caption, heated(seen, heat))

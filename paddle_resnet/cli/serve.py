@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
     if on_ray:
         from paddle_resnet.on_ray.serve import serve_on_ray
 
-        serve_on_ray(settings, arguments.address)
+        serve_on_ray(settings, arguments.address or "local")
     else:
         serve(settings)
 

@@ -59,7 +59,7 @@ def listed_pictures(
 
 
 def listed_names(lines: BinaryIO, separator: bytes = b"\n") -> Iterator[str]:
-    """Yield the names of a list while it is read, without empty lines."""
+    """Yield the names of a list while it is read, in blocks, without empty lines."""
     for number, line in enumerate(_split(lines, separator)):
         if number == 0:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -116,14 +116,10 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    if separator == b"\n":  # each line at once, however slowly they come
-        while line := lines.readline(LONGEST_NAME):
-            yield _checked(line.removesuffix(b"\n"))
-        return
     rest = b""
     while block := lines.read(BLOCK_BYTES):
         *whole, rest = (rest + block).split(separator)
-        yield from whole
+        yield from map(_checked, whole)
         _checked(rest)
     yield rest
 

@@ -213,3 +213,10 @@ def test_a_file_of_another_kind_is_not_overwritten(tool, tmp_path, arguments):
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert "expected a name that ends in ." in done.stderr
     assert (tmp_path / "own.yaml").read_text(encoding="utf-8") == "name: own\n"
+
+
+def test_an_address_without_ray_is_refused(tool):
+    """Otherwise this machine would do what a cluster was named for."""
+    done = tool("predict", "run", "pictures", "--address", "10.0.0.1:6379")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert "--address 10.0.0.1:6379" in done.stderr and "--engine ray" in done.stderr

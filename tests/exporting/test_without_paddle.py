@@ -117,6 +117,15 @@ def test_prediction_from_onnx_files_imports_no_paddle(run, project):
     assert imported == []
 
 
+@pytest.mark.once
+@needs_onnx
+def test_drawings_without_grad_cam_import_no_paddle(run, project, tmp_path):
+    picture = run.config.data.root / "test" / "red" / "0.png"
+    _, imported = run_and_list_imports(project, PREDICT, run.path, picture, f"--draw {tmp_path / 'drawn'}")
+    assert "paddle" not in imported
+    assert [file.name for file in (tmp_path / "drawn").iterdir()] == ["0.jpg"]
+
+
 @needs_onnx
 def test_prediction_by_paddle_imports_it(run, project):
     picture = run.config.data.root / "test" / "red" / "0.png"

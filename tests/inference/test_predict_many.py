@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,29 @@ def test_files_are_completed_without_a_table_reader(run, project, pictures, tmp_
     line = f"{command} --csv {shlex.quote(str(written))} | true"
     subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, capture_output=True)
     assert len(written.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("batch_size", [32, 1])  # few, and many
+def test_copies_and_drawings_are_not_classified_again(run, tool, tmp_path, batch_size):
+    """Neither those of this run, whose folder of a class is read last, nor those of an earlier one."""
+    folder = tmp_path / "ph"
+    shutil.copytree(run.config.data.root / "test", folder / "a")
+    (folder / "zsorted" / "2026").mkdir(parents=True)
+    shutil.copy(folder / "a" / "red" / "0.png", folder / "zsorted" / "2026" / "mine.png")  # no folder of a class
+    originals = sorted(map(str, folder.rglob("*.png")))
+    (folder / "zsorted" / "red").mkdir()
+    for already in (0, 13, 13):
+        options = ("--sort", folder / "zsorted", "--csv", tmp_path / "all.csv", "--quiet", "--workers", 1, *ON_CPU)
+        done = tool("predict", run.path, str(folder / "**" / "*.*"), "--batch-size", batch_size, *options)
+        assert done.exit_code == 0, done.stderr
+        rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
+        assert sorted(row["file"] for row in rows) == originals
+        told = f"left out: {already} pictures in the folders of --sort {folder / 'zsorted'}"
+        assert not already or told in done.stderr
+    alone = tool("predict", run.path, str(folder / "zsorted" / "[b-r]*" / "*.png"), *options)
+    assert alone.exit_code == 2 and "no other pictures are named" in alone.stderr
+    done = tool("predict", run.path, str(folder / "a" / "red" / "*"), "--draw", folder / "a" / "red", *ON_CPU)
+    assert done.exit_code == 2 and "left out: 4 pictures in the folders of --draw" in done.stderr
 
 
 def test_columns_without_a_csv_are_usage_errors(run, tool):
