@@ -21,8 +21,8 @@ The images are those of the run's own splits: pictures that were added to a fold
 changed ones are an error. -o data.root=FOLDER says where the images are now.
 
   --data              measures other pictures: a folder of class folders (for image_names, of files that match its
-                      pattern) or a list "path class", with all or some of the run's classes. The section is
-                      "evaluation_data_<name>", never "test"
+                      pattern) or a list "path class", with all or some of the run's classes. Instead of the split the
+                      section names "data_<name>", or "data_<name>_2" where others of that name were measured before
   --choose-threshold  measures the validation split, and chooses the lowest threshold at which this share of the
                       predictions that are kept is right. The next export writes it to inference.yml
 """
@@ -65,6 +65,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise UsageError("--data, --split and --choose-threshold each say what is measured: give one of them")
     if chooses and (arguments.exported or arguments.checkpoint != "best"):
         raise UsageError("--choose-threshold is by the best checkpoint: give neither --exported nor --checkpoint last")
+    if arguments.exported and arguments.checkpoint != "best":
+        raise UsageError("--exported measures what was exported: leave out --checkpoint last, or export it")
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
@@ -108,7 +110,8 @@ def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespac
     ):
         what = f"{predictor.precision} by {predictor.backend}"
         evaluation = measure_split(run, predictor, split, progress)
-    run.update_metrics(f"exported_{split.name}" + (f"_{precision}" if precision else ""), evaluation.summary())
+    section = f"exported_{split.name}" + (f"_{precision}" if precision else "")
+    run.update_metrics(section, evaluation.summary() | ({"data": str(split.path)} if split.path else {}))
     warn_of_few_images(split, evaluation)
     _print_metrics(f"{split.title}, exported model, {what}", evaluation)
     if trained:

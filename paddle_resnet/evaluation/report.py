@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -126,8 +127,8 @@ def split_of(run: Run, name: str) -> NamedSplit:
 def other_pictures(run: Run, path: Path) -> NamedSplit:
     """Return other pictures of some of the run's classes (`open_labelled`); the run's own images are not needed.
 
-    They are named ``data_<name>``, or ``data_<name>_2`` if others of that name were measured before. A warning counts
-    those that the run was trained on.
+    They are named ``data_<name>``, or ``data_<name>_2`` if others of that name were measured before, by any checkpoint
+    or the exported model. A warning counts those that the run was trained on.
     """
     path = path.resolve()
     images = open_labelled(path, run.config.data, resize_size(run.config.data), run.classes())
@@ -137,13 +138,19 @@ def other_pictures(run: Run, path: Path) -> NamedSplit:
         if seen := sum(file in used for file in FileList.of(images, all_checksums=True).contents()):
             these = counted(len(images), "picture")
             logger.warning("warning: %s: the run was trained on %d of these %s, or chosen by them", path, seen, these)
-    measured = {name: section.get("data", str(path)) for name, section in run.metrics().items()}
+    others = [name for name, section in run.metrics().items() if section.get("data", str(path)) != str(path)]
     first = name = f"data_{portable_name(path.stem)}"
     number = 1
-    while measured.get(metrics_section(name), str(path)) != str(path):
+    while any(_is_section_of(name, other) for other in others):
         number += 1
         name = f"{first}_{number}"
     return NamedSplit(name, images, path)
+
+
+def _is_section_of(split: str, section: str) -> bool:
+    """Return whether a section of `metrics.json` may be of a split of that name, whatever was measured on it."""
+    name = re.escape(split)
+    return re.fullmatch(rf"(evaluation|last)_{name}|exported_{name}(_[a-z]+\d+)?", section) is not None
 
 
 def choose_threshold(run: Run, evaluation: Evaluation, accuracy: float) -> dict[str, Any]:

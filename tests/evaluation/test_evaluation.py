@@ -16,6 +16,7 @@ from paddle_resnet.evaluation.report import choose_threshold, other_pictures, sp
 from paddle_resnet.exporting import export
 from paddle_resnet.images.decode import decode_image, decode_square
 from paddle_resnet.inference import InferenceConfig
+from paddle_resnet.inference.options import PRECISIONS
 from paddle_resnet.results import Evaluation
 from paddle_resnet.training.run_folder import Run
 
@@ -138,6 +139,41 @@ def test_other_pictures_of_some_classes_are_measured(run, tmp_path, caplog):
     other = copies(run, tmp_path / "other" / "phone", ["blue"])
     assert other_pictures(run, other).name == "data_phone_2"
     assert other_pictures(run, folder).name == "data_phone"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        *((f"{kind}_data_photos", "data_photos_2") for kind in ("evaluation", "last", "exported")),
+        *((f"exported_data_photos_{precision}", "data_photos_2") for precision in PRECISIONS),
+        *((f"{kind}_data_photos_2", "data_photos") for kind in ("evaluation", "last", "exported")),
+        ("exported_data_photos_2_int8", "data_photos"),
+        ("evaluation_data_photos_int8", "data_photos"),
+    ],
+)
+def test_other_pictures_of_a_name_replace_no_numbers(run, tmp_path, section, expected):
+    """Whatever they were measured by: the best or the last checkpoint, or an exported model of some precision."""
+    folder = copies(run, tmp_path / "photos", ["blue"])
+    run.update_metrics(section, {"top1": 0.5, "data": str(tmp_path / "other" / "photos")})
+    assert other_pictures(run, folder).name == expected
+    run.update_metrics(section, {"data": str(folder)})
+    assert other_pictures(run, folder).name == "data_photos"
+    run.update_metrics(section, {})
+
+
+@pytest.mark.slow
+def test_folders_of_one_name_have_sections_of_their_own(tool, tmp_path):
+    run = make_run(tmp_path / "run")
+    export(run, images=0)
+    folders = [copies(run, tmp_path / parent / "photos", [name]) for parent, name in (("a", "red"), ("b", "blue"))]
+    for folder in (*folders, folders[0]):
+        done = tool("eval", run.path, "--exported", "--precision", "fp32", "--data", folder, "--device", "cpu")
+        assert done.exit_code == 0, done.stderr
+    sections = {name: section["data"] for name, section in run.metrics().items() if "data_photos" in name}
+    names = ("exported_data_photos_fp32", "exported_data_photos_2_fp32")
+    assert sections == dict(zip(names, map(str, folders), strict=True))
+    done = tool("eval", run.path, "--exported", "--checkpoint", "last", "--device", "cpu")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1) and "leave out --checkpoint last" in done.stderr
 
 
 def test_a_list_names_other_pictures(run, tmp_path):
