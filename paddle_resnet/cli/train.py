@@ -64,15 +64,14 @@ def main(arguments: argparse.Namespace) -> None:
         return
     config = None if has_folder else Config.load(arguments.config, arguments.overrides)
     program.prepare(multi_process=not arguments.check)
-    if arguments.check:
-        assert config is not None
-        _check(config)
-        return
     from paddle_resnet.training import Run, SeedsFailed, train, train_or_resume, train_seeds
 
     run = Run.open(arguments.resume, arguments.overrides) if config is None else Run(config.run_folder, config)
     if "tensorboard" in run.config.tracking:
         program.require("tensorboard", "tensorboard")
+    if arguments.check:
+        _check(run.config)
+        return
     if run.config.train.seeds is not None:
         try:
             runs = train_seeds(run, resume=resumes)

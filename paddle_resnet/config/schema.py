@@ -180,7 +180,8 @@ class ModelConfig(Group):
     name: str = "resnet20"
     # First layers: imagenet and deep keep 1/4 of the sides, cifar_pool and whitening 1/2, cifar all; null: the
     # model's own. whitening computes the first filters from 500 training images, so that neighbouring pixels and
-    # colours become uncorrelated, and does not train them; fast_resnet8 has it (Page 2018; Jordan 2024).
+    # colours become uncorrelated, or takes those of pretrained, and does not train them; fast_resnet8 has it (Page
+    # 2018; Jordan 2024).
     stem: Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"] | None = None
     # Start each residual branch at zero, so that its block is the shortcut alone: the scale of its last BatchNorm is
     # 0 (Goyal et al. 2017, section 5.1).
@@ -239,7 +240,7 @@ class TrainConfig(Group):
     # What best and early stopping compare on validation: top1 (then the lower loss), loss, or macro_f1, the mean F1
     # over the classes; epoch: the last epoch is the best, for a fixed recipe with few validation images.
     monitor: Literal["top1", "loss", "macro_f1", "epoch"] = "top1"
-    # Early stopping: end after this many epochs without a new best on validation; null:
+    # Early stopping: end after this many epochs without a new best on validation (not with monitor epoch); null:
     # never. The schedule does not take it into account: cosine and one_cycle may not have come down by then (Prechelt
     # 1998).
     patience: Positive | None = None
@@ -290,9 +291,14 @@ class TrainConfig(Group):
         return (*self.extended_from, self.epochs)
 
     @model_validator(mode="after")
-    def _check_epochs(self) -> TrainConfig:
+    def _check_keys_together(self) -> TrainConfig:
         if self.minutes is not None and self.seeds is not None:
             raise ValueError("minutes would give each of the seeds its own number of epochs: set epochs instead")
+        if self.monitor == "epoch" and self.patience is not None:
+            raise ValueError(
+                f"patience ({self.patience}) never ends a training with monitor epoch, by which each epoch is the "
+                "best: set patience to null, or monitor to top1, loss or macro_f1"
+            )
         if list(self.plan) != sorted(set(self.plan)):
             raise ValueError(
                 f"extended_from {list(self.extended_from)} and then epochs ({self.epochs}) do not rise: a run can be "

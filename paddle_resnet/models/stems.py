@@ -63,9 +63,13 @@ class WhiteningStem(nn.Sequential):
             moments += patches.T @ patches / (len(patches) * len(images))
         eigenvalues, eigenvectors = np.linalg.eigh(moments)
         filters = (eigenvectors / np.sqrt(eigenvalues + EIGENVALUE_EPSILON)).T
-        self.whitened = True
         weight.set_value(np.concatenate([filters, -filters]).reshape(weight.shape).astype(np.float32))
-        weight.stop_gradient = True
+        self.fix_filters()
+
+    def fix_filters(self) -> None:
+        """Take the filters as they are for whitening ones, which do not train, also after `ImageClassifier.freeze`."""
+        self.whitened = True
+        self[0].weight.stop_gradient = True
 
 
 PATCH = 2

@@ -34,6 +34,8 @@ from paddle_resnet.training.schemas import MetricsFile, first_error
 from paddle_resnet.zoo.imagenet_weights import SHORTER_SIDE, SOURCES, is_official
 
 Which = Literal["last", "best"]
+SWEEP_TABLE = "sweep.csv"
+"""The file by which a folder is known as that of `lr-find`."""
 TRAINING_SECTIONS = ("validation", "environment", "train")
 """The sections of ``metrics.json`` that training itself writes."""
 DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch", "data.memory_mb", "device"}
@@ -122,6 +124,11 @@ class Run:
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by {command('train')}")
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path}: not a run's folder: it has no config.yaml; runs are made by {command('train')}")
+        if (path / SWEEP_TABLE).is_file() and not (path / "data.json").exists():
+            raise UsageError(
+                f"{path}: a sweep of learning rates by {command('lr-find')}, and no run: it has {SWEEP_TABLE} and no "
+                f"data.json; runs are made by {command('train')}"
+            )
         config = Config.load(path / "config.yaml", overrides)
         if missing := [key for key in ("name", "data", "model", "train") if key not in read_yaml(path / "config.yaml")]:
             raise UsageError(f"{path}/config.yaml: damaged: {missing[0]} is missing; put the run's own file back")

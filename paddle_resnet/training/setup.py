@@ -69,8 +69,12 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
         logger.info("class weights: %s", shown(", ".join(map("{} {:.3g}".format, splits.classes, weights)), 300))
     warn_of_data(splits, _images_per_step(config), run.normalize())
     _warn_of_single_images(config, splits, network)
-    if config.model.pretrained is None:  # also where a checkpoint follows: whitening filters are not trained
-        whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
+    stem = getattr(network, "conv1", None)
+    if isinstance(stem, WhiteningStem):  # also where a checkpoint follows: whitening filters are not trained
+        if config.model.pretrained is None:
+            whiten_stem(stem, splits.train, splits.resize, config.data.image_size, run.normalize())
+        else:
+            stem.fix_filters()
     # Processors of other hosts may have rounded differently.
     distributed.broadcast(list(network.state_dict().values()))
     device, train = paddle.get_device(), config.train
@@ -92,13 +96,11 @@ def _first_weights(run: Run) -> str | dict[str, np.ndarray]:
     return {name: array for name, array in read_state_dict(source).items() if name not in HEAD}
 
 
-def whiten_stem(network: ImageClassifier, split: Split, resize: int, image_size: int, normalize: Normalize) -> None:
-    """Compute the filters of a new network's whitening stem, if it has one, from images of `split`."""
-    stem = getattr(network, "conv1", None)
-    if isinstance(stem, WhiteningStem):
-        # Spread over the split, because a folder's images are sorted by class.
-        chosen = np.linspace(0, len(split) - 1, min(WHITENING_IMAGES, len(split)), dtype=np.int64)
-        stem.whiten(normalize(paddle.to_tensor(resize_and_crop_batch(split.batch(chosen), resize, image_size))))
+def whiten_stem(stem: WhiteningStem, split: Split, resize: int, image_size: int, normalize: Normalize) -> None:
+    """Compute the filters of a new network's whitening stem from images of `split`."""
+    # Spread over the split, because a folder's images are sorted by class.
+    chosen = np.linspace(0, len(split) - 1, min(WHITENING_IMAGES, len(split)), dtype=np.int64)
+    stem.whiten(normalize(paddle.to_tensor(resize_and_crop_batch(split.batch(chosen), resize, image_size))))
 
 
 def _images_per_step(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -34,6 +35,15 @@ def test_a_missing_package_is_an_environment_that_is_not_active(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith(f"error: rich is not installed for {sys.executable}")
     assert "activate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_missing_tracking_package_is_named_before_a_check(tool, monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    without = lambda name, *package: None if name == "tensorboard" else find(name, *package)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    done = tool("train", "-c", "quickstart", "--check", "-o", "tracking=[tensorboard]", "-o", f"output={tmp_path}")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error: not installed: tensorboard; pip install -r " in done.stderr
 
 
 def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):

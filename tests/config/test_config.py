@@ -135,6 +135,7 @@ def test_shipped_configs_are_valid(path):
         ("train.class_weights=[1, 0]", ["train.class_weights", "balanced", "above 0", "[1, 0]"]),
         ("train.stop_mixing=0.1", ["train.stop_mixing", "augment.mixup"]),
         ("train={minutes: 1, seeds: [0, 1]}", ["minutes", "seeds"]),
+        ("train={monitor: epoch, patience: 2}", ["patience (2)", "monitor epoch", "null"]),
         ("train={extended_from: [3], epochs: 3}", ["extended_from", "do not rise"]),
         ("train.epochs=0", ["train.epochs", "greater than 0"]),
         ("train.epochs=true", ["train.epochs", "integer", "True"]),

@@ -23,7 +23,7 @@ from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training import train
 from paddle_resnet.training.callbacks.recipe import crop_sizes
 from paddle_resnet.training.run_folder import Run
-from paddle_resnet.training.setup import whiten_stem
+from paddle_resnet.training.setup import open_data_and_network, whiten_stem
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +111,7 @@ def test_whitening_uses_the_training_images():
     network = create_model("fast_resnet8")
     before = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
     normalize = Normalize(splits.mean, splits.std)
-    whiten_stem(network, splits.train, splits.resize, 16, normalize)
+    whiten_stem(network.conv1, splits.train, splits.resize, 16, normalize)
     changed = [name for name, tensor in network.state_dict().items() if (tensor.numpy() != before[name]).any()]
     assert changed == ["conv1.0.weight"]
     assert [name for name, weight in network.named_parameters() if weight.stop_gradient and "_" not in name] == changed
@@ -189,6 +189,21 @@ def test_ranks_count_the_single_view_of_all_images(flipping_run, monkeypatch):
 
 def scorer_of(run):
     return network_scorer(run, run.load_network("best"))
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_whitening_filters_from_a_file_are_not_trained(tmp_path, with_weights):
+    """Nor those of a checkpoint that follows, for which the file need not be read."""
+    file = tmp_path / "fast.pdparams"
+    given = create_model("fast_resnet8")
+    paddle.save(given.state_dict(), str(file))
+    config = quickstart(["model.name=fast_resnet8", f"model.pretrained={file}", f"output={tmp_path}", "device=cpu"])
+    network = open_data_and_network(Run.new(config), with_weights=with_weights)
+    network.freeze(None)
+    frozen = [name for name, each in network.named_parameters() if each.stop_gradient and "_" not in name]
+    assert frozen == ["conv1.0.weight"]
+    same = (network.conv1[0].weight.numpy() == given.conv1[0].weight.numpy()).all()
+    assert same == with_weights
 
 
 def test_whitening_filters_stay_frozen():

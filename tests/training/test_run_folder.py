@@ -12,7 +12,9 @@ from tiny_run import quickstart
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model
 from paddle_resnet.training import Run, resume, run_folder, train_or_resume, train_seeds
+from paddle_resnet.training.trials.lr_finder import Sweep, write_sweep
 
 TINY = ["model.name=resnet8", "device=cpu"]
 TRAINED = {"train": {"loss": 1.0, "top1": 0.5}, "validation": {"epoch": 1, "loss": 1.0, "top1": 0.5}}
@@ -81,6 +83,30 @@ def test_a_finished_run_takes_over_what_may_change(tmp_path, caplog):
     assert "test, evaluation_train, last_test, threshold, measured before, are no longer" in caplog.text
     assert Run.open(run.path).config.evaluation.flip
     assert run.metrics() == {**TRAINED, "exported_test": measured["exported_test"]}
+
+
+def test_a_sweep_of_learning_rates_is_no_run(tmp_path):
+    config = quickstart([*TINY, f"output={tmp_path}"])
+    sweep = Sweep()
+    sweep.add(0.1, 2.0)
+    folder = write_sweep(sweep, config)
+    with pytest.raises(
+        UsageError, match=r"quickstart_lr_find: a sweep of learning rates by .*, and no run: it has sweep"
+    ):
+        resume(folder)
+    run = begin(config)
+    shutil.copy(folder / "sweep.csv", run.path)  # a user's copy
+    assert Run.open(run.path).config == run.config
+
+
+def test_weights_of_several_seeds_are_those_of_none(tmp_path):
+    config = with_train(quickstart([*TINY, f"output={tmp_path}"]), seeds=(0, 1))
+    with Run.new(config).create(with_data=False):
+        begin(with_train(config, seeds=None).model_copy(update={"output": config.run_folder, "name": "seed_0"}))
+    with pytest.raises(UsageError, match=r"quickstart: holds a run for each of its seeds; name one: .*/seed_<number>"):
+        create_model("resnet8", 10, pretrained=str(config.run_folder))
+    with pytest.raises(UsageError, match=r"seed_0: a run without weights"):
+        create_model("resnet8", 10, pretrained=str(config.run_folder / "seed_0"))
 
 
 def test_of_two_that_begin_at_once_one_has_the_folder(tmp_path, monkeypatch):

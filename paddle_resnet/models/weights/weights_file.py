@@ -47,6 +47,8 @@ def parse_source(text: str | Path) -> WeightsSource:
     name, hash_, tail = whole.name.partition("#")
     if os.path.isfile(whole / "config.yaml"):  # noqa: PTH113 (False, not an error, for a name that is too long)
         best = whole / "checkpoints" / "best" / "model.pdparams"
+        if any(whole.glob("seed_*/config.yaml")):
+            raise UsageError(f"{whole}: holds a run for each of its seeds; name one: {whole}/seed_<number>")
         if not best.is_file():
             raise UsageError(f"{whole}: a run without weights: it has no checkpoints/best; train it first")
         return WeightsSource(best)

@@ -27,13 +27,13 @@ from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_states_restored, setup_process
-from paddle_resnet.training.run_folder import Run
+from paddle_resnet.training.run_folder import SWEEP_TABLE, Run
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
 from paddle_resnet.training.trials.time_budget import endless
 
 LOWEST, HIGHEST = 1e-5, 10.0
 LEAST_STEPS = 100  # if an epoch has fewer, the sweep continues into further epochs
-SWEEP_TABLE, SWEEP_PLOT = "sweep.csv", "sweep.png"
+SWEEP_PLOT = "sweep.png"
 
 SMOOTHING = 0.9  # the decay of the smoothed loss, a mean over about the last 10 steps
 DIVERGED = 3.0  # the sweep ends when the smoothed loss exceeds its minimum by this factor
