@@ -33,6 +33,7 @@ onnx_paddle2.txt).
 from __future__ import annotations
 
 import argparse
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import parsing, program
@@ -102,13 +103,20 @@ def _check_platforms(arguments: argparse.Namespace, run: Run) -> None:
     """Report a folder that cannot be used before minutes of measurements."""
     from paddle_resnet.exporting import platforms
 
+    folders = []
     if arguments.paddlex is not None:
-        platforms.require_new_folder(arguments.paddlex, platforms.PADDLEX_FILES)
+        folders.append((arguments.paddlex, platforms.PADDLEX_FILES))
     if arguments.triton is not None:
         for name in (run.config.name, f"{run.config.name}_int8"):
-            platforms.require_new_folder(arguments.triton / name, platforms.TRITON_FILES)
+            folders.append((arguments.triton / name, platforms.TRITON_FILES))
     if arguments.web is not None:
-        platforms.require_new_folder(arguments.web, platforms.WEB_FILES)
+        folders.append((arguments.web, platforms.WEB_FILES))
+    for (one, _), (other, _) in permutations(folders, 2):
+        if one.resolve().is_relative_to(other.resolve()):
+            raise UsageError(f"{one}: lies in {other}; give --paddlex, --triton and --web folders of their own")
+    for folder, own in folders:
+        platforms.require_new_folder(folder, own)
+    if arguments.web is not None:
         platforms.require_runtime(arguments.runtime)
         if arguments.batch is not None and arguments.batch > 1:
             raise UsageError(f"--web: the page classifies one picture at a time; leave out --batch {arguments.batch}")

@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _write_samples(run: Run) -> list[Path]:
-    """Write the first test image of each class as a PNG named by its class."""
+    """Write the first test image of each class that has one as a PNG named by its class."""
     from PIL import Image
 
     from paddle_resnet.inference.prediction_folders import folder_names
@@ -69,6 +69,8 @@ def _write_samples(run: Run) -> list[Path]:
     names = folder_names(run.classes())
     for index, label in enumerate(run.classes()[:SAMPLES]):
         first = (test.labels == index).nonzero()[0][:1]
+        if len(first) == 0:
+            continue
         path = folder / f"{names[label]}.png"
         Image.fromarray(test.batch(first)[0]).save(path)
         paths.append(path)

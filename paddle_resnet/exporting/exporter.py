@@ -86,7 +86,7 @@ def export(
         batch: a fixed batch size; None: any.
         images: measure top-1 and agreement on this many images of the test split; None: on all; 0: on none. With 0
             the check uses random images, and only int8 needs the run's data.
-        calibrate: a folder of other pictures, for int8 and, with `images` 0, for the check.
+        calibrate: a folder of other pictures, for int8 and the check.
         progress: called with images measured and all images.
 
     Raises:
@@ -121,10 +121,10 @@ def export(
         files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
-        if images != 0:
-            pixels, _ = next(accuracy.test_batches(run, accuracy.CHECKED_IMAGES, accuracy.CHECKED_IMAGES))
-        elif pictures is not None:
+        if pictures is not None:
             pixels = pictures[: accuracy.CHECKED_IMAGES]
+        elif images != 0:
+            pixels, _ = next(accuracy.test_batches(run, accuracy.CHECKED_IMAGES, accuracy.CHECKED_IMAGES))
         else:
             pixels = accuracy.random_images(run.config.data.image_size)
         difference = accuracy.check_export(run, scorer, folder, table["fp32"], pixels)

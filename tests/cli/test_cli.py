@@ -55,6 +55,17 @@ def test_samples_are_named_by_classes_of_any_text(tmp_path):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
 
 
+def test_a_class_without_a_test_picture_has_no_sample(tmp_path):
+    """As with a data.limit, whose test split may be smaller than the number of classes."""
+    pixels = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    split = SimpleNamespace(labels=np.array([2, 0]), batch=lambda rows: pixels[rows])
+    run = SimpleNamespace(path=tmp_path, classes=lambda: ("a", "b", "c"), splits=lambda: SimpleNamespace(test=split))
+    paths = quickstart._write_samples(run)
+    assert [path.name for path in paths] == ["a.png", "c.png"]
+    for path, image in zip(paths, pixels[[1, 0]], strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+
+
 def test_texts_of_the_commands_have_both_languages_and_equal_values():
     folder = PROJECT / "paddle_resnet/cli"
     source = " ".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))

@@ -13,12 +13,13 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet import signals
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.exporting import export
+from paddle_resnet.exporting import accuracy, export
 from paddle_resnet.exporting.accuracy import compare
 from paddle_resnet.exporting.program import save_program
 from paddle_resnet.exporting.quantization import calibration_batches
@@ -342,6 +343,25 @@ def test_wrong_arguments_change_nothing(run, report, arguments, complaint):
     with pytest.raises(UsageError, match=complaint):
         export(run, **arguments)
     assert [path.stat().st_mtime_ns for path in sorted(report.path.iterdir())] == before
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_the_check_is_on_the_pictures_that_are_named(tmp_path, monkeypatch, images):
+    """Also where the test split is measured; docs/deployment.md promises it."""
+    run = make_run(tmp_path / "run")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    levels = (10, 90, 170)
+    for level in levels:
+        Image.new("RGB", (SIZE, SIZE), (level, level, level)).save(folder / f"{level:03}.png")
+    check, seen = accuracy.check_export, []
+    monkeypatch.setattr(accuracy, "check_export", lambda *all: (seen.append(all[-1]), check(*all))[1])
+    report = export(run, images=images, calibrate=folder)
+    (pixels,) = seen
+    assert sorted({int(image.min()) for image in pixels} | {int(image.max()) for image in pixels}) == [*levels]
+    assert (report.images, report.random) == (3, False)
+    measured = report.precisions["fp32"]["paddle"]
+    assert (measured and measured.images) == (images or None)
 
 
 def test_eval_exported_writes_a_section_per_precision(run, tool):

@@ -105,6 +105,23 @@ def test_a_place_that_cannot_be_written_is_told_before_the_export(run, tool, tmp
     assert re.fullmatch(r"error: .*: cannot be written \(.*file is no folder\)\n", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("paddlex", "others"),
+    [
+        ("px", ["--runtime", "https://example.org/", "--web", "px/../px"]),
+        ("px/inside", ["--runtime", "https://example.org/", "--web", "px"]),
+        ("repository", ["--triton", "repository"]),
+    ],
+)
+def test_one_folder_for_two_platforms_is_told_before_the_export(run, tool, tmp_path, monkeypatch, paddlex, others):
+    monkeypatch.setattr("paddle_resnet.exporting.export", lambda *_, **__: pytest.fail("exported"))
+    monkeypatch.chdir(tmp_path)
+    done = tool("export", run.path, "--paddlex", paddlex, *others)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "give --paddlex, --triton and --web folders of their own" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 SCRIPT = """
 import json, sys
 from paddlex import create_model
