@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.service.settings import normal_origin
 from paddle_resnet.text_files import decode_text
 
 
@@ -49,12 +50,13 @@ class HostPolicy:
     are its own: a name cannot rebind to them.
 
     `names` are allowed besides loopback ones, addresses and what it is `bound` to; ``*.example.org`` is all below it,
-    ``*`` any. `origins`, such as ``https://example.org``, are allowed besides loopback ones and the service's own.
+    ``*`` any. `origins`, such as ``https://example.org``, are allowed besides loopback ones and the service's own;
+    they are those of `Settings`, in the form in which browsers send them.
     """
 
     def __init__(self, names: Iterable[str], origins: Iterable[str], bound: str) -> None:
         self._names = {name.lower().strip("[]").removesuffix(".") for name in (*names, bound)}
-        self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._origins = set(origins)
 
     def check(self, headers: Headers, http_version: str = "1.1") -> None:
         """Refuse a request without a Host header or with two (400), and for another host or by another site (403)."""
@@ -68,7 +70,7 @@ class HostPolicy:
         if not self._is_ours(name):
             message = "this host name is not allowed; --allow-host allows others than localhost and IPs"
             raise ServiceError(403, "host_not_allowed", message)
-        if origins and not self._may_use(origins[0].lower(), hosts[0].lower()):
+        if origins and not self._may_use(normal_origin(origins[0]), hosts[0]):
             message = "pages of other sites may not use this service; --allow-origin allows some"
             raise ServiceError(403, "origin_not_allowed", message)
 
@@ -82,8 +84,9 @@ class HostPolicy:
             return True
         scheme, _, authority = origin.partition("://")
         name = _host_name(authority)
-        # Browsers leave out the usual port in both headers.
-        return scheme in ("http", "https") and name is not None and (authority == host or _is_loopback(name))
+        # Browsers leave out the usual port in both headers, but a proxy may add it to Host.
+        is_own = origin == normal_origin(f"{scheme}://{host}")
+        return scheme in ("http", "https") and name is not None and (is_own or _is_loopback(name))
 
 
 def _host_name(authority: str) -> str | None:

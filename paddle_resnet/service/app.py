@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Match, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
@@ -74,10 +74,8 @@ class Application:
         self._pipeline.model.workers.wait_until_ready()
         self._reloads: set[asyncio.Task[None]] = set()
         # A redirect would repeat the Host header.
-        self._router = Router(self._routes(), redirect_slashes=False, lifespan=self._lifespan)
-        self._route_names: dict[Any, str] = {
-            each.endpoint: each.path for each in self._router.routes if isinstance(each, Route)
-        }
+        routes = [_LoggedRoute(each) for each in self._routes()]
+        self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._with_cors = CORSMiddleware(
             self._respond,
             allow_origins=settings.allow_origins,
@@ -121,6 +119,7 @@ class Application:
         request_id = headers.get("x-request-id", "")
         if not VALID_REQUEST_ID.fullmatch(request_id):
             request_id = f"{random.getrandbits(128):032x}"
+        # Addresses that a client makes up stay one route: each would be a new time series.
         fields: dict[str, Any] = {"request_id": request_id, "method": scope["method"], "route": "other", "status": 0}
         scope.setdefault("state", {})["log_fields"] = fields
 
@@ -148,8 +147,6 @@ class Application:
             if not fields["status"]:
                 await error.response(scope["path"])(scope, receive, send_with_headers)
         finally:
-            # Addresses that a client makes up are one route: each would be a new time series.
-            fields["route"] = self._route_names.get(scope.get("endpoint"), "other")
             fields["ms"] = round(1000 * (time.perf_counter() - started), 2)
             self.metrics.requests.labels(fields["route"], str(fields["status"])).inc()
             self.metrics.seconds.labels(fields["route"]).observe(fields["ms"] / 1000)
@@ -159,7 +156,7 @@ class Application:
     def _is_ready(self) -> bool:
         return self._pipeline.model.workers.usable and not self.draining
 
-    def _routes(self) -> list[BaseRoute]:
+    def _routes(self) -> list[Route | Mount]:
         pipeline = self._pipeline
         interface = yaml.safe_load((PAGES / "openapi.yaml").read_text(encoding="utf-8"))
         interface["info"]["version"] = __version__
@@ -192,6 +189,20 @@ class Application:
             Route("/docs", lambda request: FileResponse(PAGES / "docs.html")),
             Mount("/static", StaticFiles(directory=PAGES)),
         ]
+
+
+class _LoggedRoute(BaseRoute):
+    """A route that writes its path into the log line of each request that it matches."""
+
+    def __init__(self, route: Route | Mount) -> None:
+        self._route = route
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return self._route.matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["log_fields"]["route"] = self._route.path
+        await self._route.handle(scope, receive, send)
 
 
 def _error_of(exception: Exception, request_id: str) -> ServiceError:

@@ -268,8 +268,8 @@ class Batcher:
         self.start_batches()  # the next batch goes to the worker first, then the scores of this one to their requests
         # In reverse, so that the images that were not begun are queued in their order.
         finished = [self._deliver(*pair) for pair in [*zip(batch, results, strict=False)][::-1]].count(True)
+        self._metrics.images.inc(sum(result.status is ImageStatus.OK for result in results))
         if finished:
-            self._metrics.images.inc(finished)
             self._metrics.batch.observe(finished)
             self._metrics.batch_seconds.observe(time.monotonic() - started)
         self.start_batches()

@@ -36,6 +36,7 @@ class BodyLimiter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._max_buffered = max(settings.max_buffered, settings.max_body)
         self._buffered = 0
 
     @asynccontextmanager
@@ -63,7 +64,7 @@ class BodyLimiter:
                     size += len(chunk)
                     if size > self._settings.max_body:
                         raise self._too_large()
-                    if self._buffered + len(chunk) > self._settings.max_buffered:
+                    if self._buffered + len(chunk) > self._max_buffered:
                         raise busy_error("bytes")
                     self._buffered += len(chunk)
                     chunks.append(chunk)

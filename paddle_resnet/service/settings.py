@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from paddle_resnet.config.schema import Group
 from paddle_resnet.inference.options import BackendName, Precision
+
+
+def normal_origin(origin: str) -> str:
+    """Return an origin as browsers send it: in lower case, without the usual port of its scheme."""
+    return re.sub(r"^(http://.+):80$|^(https://.+):443$", r"\1\2", origin.lower())
+
+
+Origin = Annotated[str, AfterValidator(lambda text: normal_origin(text.rstrip("/")))]
 
 
 class Settings(Group):
@@ -17,7 +27,7 @@ class Settings(Group):
     host: str = Field("127.0.0.1", description="address to listen on; the default is this machine alone")
     port: int = Field(8000, ge=1, le=65535)
     allow_hosts: tuple[str, ...] = Field((), description="host names of this service, besides localhost and IPs")
-    allow_origins: tuple[str, ...] = Field((), description="other sites whose pages may use this service")
+    allow_origins: tuple[Origin, ...] = Field((), description="other sites whose pages may use this service")
     token_file: Path | None = Field(None, description="holds the bearer token that requests need")
     log_level: str = Field("INFO", description="WARNING: no line for each request")
     device: str = "auto"
@@ -32,7 +42,9 @@ class Settings(Group):
     queue: int = Field(256, ge=1, description="images admitted and not yet answered; more requests get 429")
 
     max_body: int = Field(16 * 2**20, ge=1, description="bytes of a request body")
-    max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies together")
+    max_buffered: int = Field(
+        256 * 2**20, ge=1, description="bytes of all bodies together, or `max_body` if that is more"
+    )
     max_images: int = Field(64, ge=1, description="images of a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of an image")
     max_connections: int = Field(1000, ge=1, description="open connections; more make idle ones close")

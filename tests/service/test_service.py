@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -174,10 +175,41 @@ def test_each_request_is_logged(service, client):
 def test_metrics_count_requests_and_images(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, max_batch=4) as service:
         httpx.post(f"{service.url}/predict", content=form([picture()] * 6), headers=FORM)
+        httpx.post(f"{service.url}/predict", content=b"text", headers=IMAGE)
         httpx.get(f"{service.url}/a/path/of/the/client")
         text = httpx.get(f"{service.url}/metrics").text
     assert "\npaddle_resnet_images_total 6.0\n" in text
     assert '\npaddle_resnet_requests_total{route="/predict",status="200"} 1.0\n' in text
     assert '\npaddle_resnet_requests_total{route="other",status="404"} 1.0\n' in text
     assert "of/the/client" not in text
-    assert "\npaddle_resnet_batch_images_sum 6.0\n" in text
+    assert "\npaddle_resnet_batch_images_sum 7.0\n" in text  # the unreadable one was in a batch, but has no prediction
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("GET", "/v2/health/ready", "/v2/health/ready"),
+        ("GET", "/v2/models/colours/ready", "/v2/models/{name}/ready"),
+        ("GET", "/v2/models/other/versions/1/ready", "/v2/models/{name}/versions/{version}/ready"),
+        ("POST", "/v2/models/colours/infer", "/v2/models/{name}/infer"),
+        ("GET", "/predict", "/predict"),  # 405
+        ("GET", "/static/index.js", "/static"),
+        ("GET", "/static/a/path/of/the/client", "/static"),
+        ("GET", "/v2/health/ready/", "other"),
+    ],
+)
+def test_the_route_of_a_request_is_the_one_that_matched(service, client, method, path, route):
+    counted = partial(service.application.metrics.registry.get_sample_value, "paddle_resnet_requests_total")
+    labels = {"route": route, "status": str(client.request(method, path).status_code)}
+    wait_until(lambda: counted(labels) is not None)
+    before = counted(labels)
+    client.request(method, path)
+    wait_until(lambda: counted(labels) > before)
+
+
+def test_probes_of_kserve_are_not_logged(service, client):
+    client.get("/v2/health/ready", headers={"X-Request-ID": "probe"})
+    client.get("/v2", headers={"X-Request-ID": "after"})
+    logged = lambda name: any(getattr(line, "fields", {}).get("request_id") == name for line in service.lines)  # noqa: E731
+    wait_until(lambda: logged("after"))
+    assert not logged("probe")

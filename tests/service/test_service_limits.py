@@ -43,11 +43,23 @@ def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
 
 
 def test_the_bytes_of_all_bodies_are_bounded(monkeypatch, tmp_path):
-    with running(monkeypatch, tmp_path, max_buffered=1000) as service:
-        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
-        response = service.talk(head + bytes(1500))
-        assert response.startswith(b"HTTP/1.1 429 ")
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with running(monkeypatch, tmp_path, max_body=1000, max_buffered=1500) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(head + bytes(999))
+            # Until the service has read that, it waits for the rest of this one.
+            wait_until(lambda: service.application._pipeline._body_limiter._buffered == 999)
+            assert service.talk(head + bytes(900)).startswith(b"HTTP/1.1 429 ")
+        wait_until(lambda: service.application._pipeline._body_limiter._buffered == 0)
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
+
+
+def test_a_body_of_the_largest_size_is_read(monkeypatch, tmp_path):
+    body = picture(size=(40, 40), kind="BMP")
+    with running(monkeypatch, tmp_path, max_body=len(body), max_buffered=1000) as service:
+        assert len(body) > 1000
+        assert httpx.post(f"{service.url}/predict", content=body, headers=IMAGE).status_code == 200
+        assert httpx.post(f"{service.url}/predict", content=body + b"0", headers=IMAGE).status_code == 413
 
 
 def test_a_slow_response_times_out(monkeypatch, tmp_path):

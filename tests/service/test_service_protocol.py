@@ -207,7 +207,8 @@ class FakeTransport:
 def refused(headers, names=(), origins=(), bound="0.0.0.0"):
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     try:
-        HostPolicy(names, origins, bound).check(Headers(raw=raw))
+        settings = Settings(model="any", allow_origins=origins)
+        HostPolicy(names, settings.allow_origins, bound).check(Headers(raw=raw))
     except ServiceError as error:
         return error.status
     return None
@@ -260,10 +261,32 @@ def test_pages_of_other_sites_are_refused(headers, expected):
     assert refused([OURS, *headers]) == expected
 
 
-def test_allowed_sites_pass():
+@pytest.mark.parametrize("written", ["https://good.example/", "https://GOOD.example", "https://good.example:443"])
+def test_allowed_sites_pass(written):
     page = [OURS, ("Origin", "https://Good.example")]
     assert refused(page) == 403
-    assert refused(page, origins=["https://good.example/"]) is None
+    assert refused(page, origins=[written]) is None
+    for other in ("http://good.example", "https://good.example:80", "https://good.example:8443"):
+        assert refused([OURS, ("Origin", other)], origins=[written]) == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        ("good.example:443", "https://good.example", None),  # a proxy may add the port, browsers leave it out
+        ("Good.example:80", "http://good.example", None),
+        ("10.0.0.5:443", "https://10.0.0.5", None),
+        ("[2001:db8::80]:443", "https://[2001:db8::80]", None),
+        ("good.example:80", "https://good.example", 403),
+        ("good.example:443", "http://good.example", 403),
+        ("good.example:8443", "https://good.example", 403),
+        ("good.example:443", "https://evil.example", 403),
+        ("good.example:443", "https://evil.example:443", 403),
+        ("evil.example:443", "https://evil.example", 403),
+    ],
+)
+def test_the_usual_port_in_host_is_none(host, origin, expected):
+    assert refused([("Host", host), ("Origin", origin)], names=["good.example"]) == expected
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict?other=1", "/healthz", "/nowhere"])
@@ -289,7 +312,7 @@ def test_405_names_the_allowed_methods(service, method, path, allow):
 
 
 def test_allowed_sites_may_read_responses(monkeypatch, tmp_path):
-    with running(monkeypatch, tmp_path, allow_origins=("https://good.example",)) as service:
+    with running(monkeypatch, tmp_path, allow_origins=("https://Good.example:443/",)) as service:
         ours = {"Origin": "https://good.example"}
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
         response = httpx.options(f"{service.url}/predict", headers={**ours, **asked})
