@@ -124,7 +124,7 @@ class Run:
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by {command('train')}")
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path}: not a run's folder: it has no config.yaml; runs are made by {command('train')}")
-        if (path / SWEEP_TABLE).is_file() and not (path / "data.json").exists():
+        if is_sweep(path):
             raise UsageError(
                 f"{path}: a sweep of learning rates by {command('lr-find')}, and no run: it has {SWEEP_TABLE} and no "
                 f"data.json; runs are made by {command('train')}"
@@ -357,6 +357,11 @@ class Run:
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
         text_files.write_text(self.history_path, text.getvalue())
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether `lr-find` made the folder, and no run was trained in it."""
+    return (folder / SWEEP_TABLE).is_file() and not (folder / "data.json").exists()
 
 
 def names_a_file(pretrained: str | None) -> TypeGuard[str]:

@@ -97,6 +97,9 @@ def test_a_sweep_of_learning_rates_is_no_run(tmp_path):
     run = begin(config)
     shutil.copy(folder / "sweep.csv", run.path)  # a user's copy
     assert Run.open(run.path).config == run.config
+    shutil.copy(run.data_path, folder)  # a run that an earlier version trained there
+    with pytest.raises(UsageError, match="exists and is no earlier sweep"):
+        write_sweep(sweep, config)
 
 
 def test_weights_of_several_seeds_are_those_of_none(tmp_path):

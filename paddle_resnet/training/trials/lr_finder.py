@@ -27,7 +27,7 @@ from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_states_restored, setup_process
-from paddle_resnet.training.run_folder import SWEEP_TABLE, Run
+from paddle_resnet.training.run_folder import SWEEP_TABLE, Run, is_sweep
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
 from paddle_resnet.training.trials.time_budget import endless
 
@@ -127,9 +127,9 @@ def sweep_folder(config: Config) -> Path:
         RunFailure: it cannot be written.
     """
     folder = config.run_folder.with_name(f"{config.name}_lr_find")
-    if folder.exists() and not (folder / SWEEP_TABLE).is_file():
+    if folder.exists() and not is_sweep(folder):
         raise UsageError(
-            f"{folder}: exists and is no earlier sweep (it has no {SWEEP_TABLE}); choose another -o name=..."
+            f"{folder}: exists and is no earlier sweep ({SWEEP_TABLE} without data.json); choose another -o name=..."
         )
     require_name_for_folder(folder)
     require_writable(folder.parent)
