@@ -84,8 +84,8 @@ def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
     columns = []
     try:
         parts = next(csv.reader([text]), [])
-    except csv.Error as error:
-        raise UsageError(f"--columns: expected title=content, title=content ... in one line ({error})") from None
+    except csv.Error:
+        raise UsageError("--columns: expected title=content, title=content ... in one line, with no line end") from None
     for part in parts:
         title, equals, content = part.partition("=")
         if not equals or not title:
