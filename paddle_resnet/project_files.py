@@ -29,8 +29,9 @@ def config_path(name: str | Path) -> Path:
     """
     path = expand_home(name)
     own = project_folder("configs") / f"{path.stem}.yaml"
-    if path.exists() or not own.is_file():
-        if path.exists() or path.suffix or len(path.parts) != 1:
+    is_there = path.exists() and not path.is_dir()
+    if is_there or not own.is_file():
+        if is_there or path.suffix or len(path.parts) != 1:
             return path
         known = [each.stem for each in sorted(own.parent.glob("*.yaml"))]
         raise UsageError(

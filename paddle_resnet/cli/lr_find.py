@@ -41,4 +41,5 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)", flush=True)
     folder = write_sweep(sweep, config)
     print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {quoted(str(folder))}")
-    print(f"next: {command('train', '-c', arguments.config, '-o', f'train.learning_rate={proposed:.2g}')}")
+    overrides = parsing.repeat_overrides(arguments.overrides, {"train.learning_rate": f"{proposed:.2g}"})
+    print(f"next: {command('train', '-c', arguments.config, *overrides)}")

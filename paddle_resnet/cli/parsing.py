@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -62,6 +62,12 @@ def whole(text: str) -> int:
 
 fraction = checked(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 positive_int = checked(whole, lambda value: 1 <= value < 2**31, "a whole number of at least 1 (and below 2**31)")
+
+
+def repeat_overrides(overrides: Sequence[str], changed: Mapping[str, object]) -> list[str]:
+    """Return the arguments ``-o key=value`` that repeat overrides, with other values of the `changed` keys."""
+    kept = [each for each in overrides if each.partition("=")[0] not in changed]
+    return [part for each in (*kept, *(f"{key}={value}" for key, value in changed.items())) for part in ("-o", each)]
 
 
 def path(text: str) -> Path:

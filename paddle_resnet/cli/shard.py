@@ -33,5 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     counts = write_shards(open_splits(config.data), arguments.output, arguments.megabytes, config.data.split_seed)
     print(f"{arguments.output}: {', '.join(f'{count:,} images in {name}' for name, count in counts.items())}")
-    source = "-o", "data.source=image_shards", "-o", f"data.root={arguments.output}"
-    print(f"next: {command('train', '-c', arguments.config, *source)}")
+    of_other_sources = ("pattern", "train_list", "validation_list", "test_list", "class_names")
+    changed = {f"data.{key}": "null" for key in of_other_sources if getattr(config.data, key) is not None}
+    changed |= {"data.source": "image_shards", "data.root": arguments.output}
+    print(f"next: {command('train', '-c', arguments.config, *parsing.repeat_overrides(arguments.overrides, changed))}")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddle_resnet import distributed
@@ -36,6 +35,7 @@ from paddle_resnet.config.value_types import (
     SplitName,
     Weights,
 )
+from paddle_resnet.config.yaml_reader import yaml_text
 from paddle_resnet.system.machine import physical_cores
 from paddle_resnet.text_files import write_text
 
@@ -67,7 +67,8 @@ class DataConfig(Group):
     pattern: ClassPattern | None = None
     verify: bool = True  # Refuse an archive whose MD5 is not the official one.
     image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32  # Pixels a side that the network sees.
-    # Use at most so many images of each split (of files: of each folder or list that there is), some of each class.
+    # Use at most so many images of each split (of files: of each folder or list that there is): at least 4 of a class,
+    # so only of some classes where there are many.
     limit: Annotated[Integer, Field(gt=0)] | None = None
     # Shorter side before the centre crop to image_size; null: set by source.
     resize: Annotated[Integer, Field(ge=8, le=2048)] | None = None
@@ -375,7 +376,7 @@ class Config(Group):
 
     def to_yaml(self) -> str:
         """Return the resolved config as YAML: every key, defaults included."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml_text(self.model_dump(mode="json"))
 
     def save(self, path: Path) -> None:
         """Write the resolved config; `Config.load` of it gives an equal config."""

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,25 @@ class _Values:
             raise _refused(
                 event, f"the tag {shown(event.tag, 60)} is not read; write the value alone, a text in quotes"
             )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Put texts with unprintable characters in double quotes, as escapes.
+
+    Between single quotes, PyYAML writes U+0085 as a line end, which readers take for a space.
+    """
+
+
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return values as YAML that `parse_yaml` reads as the same values."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def plain_scalar(text: str, as_text: bool = False) -> Any:

@@ -88,7 +88,7 @@ class OfficialSplits:
     classes: tuple[str, ...]
 
 
-def some_of_each_class(labels: Iterable[Hashable], limit: int) -> Indices:
+def within_limit(labels: Iterable[Hashable], limit: int) -> Indices:
     """Return at most `limit` positions, sorted: at least `IMAGES_A_CLASS` of a class, and so of some classes only."""
     labels = list(labels)
     classes = list(dict.fromkeys(labels))

@@ -103,7 +103,11 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
+        """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device.
+
+        With mixup or cutmix, two tensors follow: the labels of the images mixed in, int64 ``[n, 1]``, whose weight is
+        ``1 - lam``, and lam, float32 ``[n, 1]``.
+        """
         return iter(self._batches)
 
 

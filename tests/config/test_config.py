@@ -373,3 +373,25 @@ def test_an_override_that_is_not_utf8_is_one_line():
 def test_threads_are_auto_or_a_count(value):
     with pytest.raises(UsageError, match=r"train\.threads: expected auto, or a number from 1 to 256, got "):
         Config.load("quickstart", [f"train.threads={value}"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x85b", "\x85", "a \x85 b", "a\u2028b", "\u2029 ", "a\xa0\u3000b", "a\tb\nc", "x\u200d'\""]
+)
+def test_a_path_of_any_characters_survives_the_written_config(tmp_path, name):
+    config = Config.from_values({"data": {"root": name}, "model": {"pretrained": f"weights/{name}"}})
+    config.save(tmp_path / "config.yaml")
+    again = Config.load(tmp_path / "config.yaml")
+    assert (str(again.data.root), again.model.pretrained) == (name, f"weights/{name}")
+
+
+def test_a_folder_does_not_stand_in_the_way_of_a_config_of_the_project(tmp_path, monkeypatch):
+    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "quickstar").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Config.load("quickstart") == Config.load(PROJECT / "configs/quickstart.yaml")
+    assert 'did you mean "quickstart"' in refused("quickstar")
+    assert "a folder" in refused("./quickstar/../quickstart/")
+    (tmp_path / "quickstart").rmdir()
+    (tmp_path / "quickstart").write_text("name: mine\n")
+    assert Config.load("quickstart").name == "mine"

@@ -15,7 +15,7 @@ from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets import file_report
 from paddle_resnet.data.datasets.file_report import report_files
-from paddle_resnet.data.splits import some_of_each_class
+from paddle_resnet.data.splits import within_limit
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.decode import check_readable, decode_image
 
@@ -268,8 +268,10 @@ def test_a_limit_takes_some_images_of_some_classes(tmp_path):
     labels = np.concatenate([splits.train.labels, splits.validation.labels])
     assert np.bincount(labels).tolist() == [4, 0, 4]
     assert np.bincount(splits.test.labels).tolist() == [1, 0, 4]
-    assert some_of_each_class(list("aabbbb"), 100).tolist() == [0, 1, 2, 3, 4, 5]
-    assert [some_of_each_class(list("aabb"), limit).tolist() for limit in (1, 2)] == [[0], [0, 2]]
+    assert within_limit(list("aabbbb"), 100).tolist() == [0, 1, 2, 3, 4, 5]
+    assert [within_limit(list("aabb"), limit).tolist() for limit in (1, 2)] == [[0], [0, 2]]
+    kept = within_limit(np.repeat(np.arange(1000), 50).tolist(), 1000)
+    assert len(kept) == 1000 and np.unique(kept // 50, return_counts=True)[1].tolist() == [4] * 250
 
 
 def test_an_empty_class_is_named(tmp_path):

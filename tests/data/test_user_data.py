@@ -120,3 +120,11 @@ def test_paddle_model_trains_evaluates_and_predicts_with_it():
 def test_what_it_cannot_read_is_told(images, labels, options, words):
     with pytest.raises(UsageError, match=words):
         Loader(images, labels, **options)
+
+
+def test_a_batch_of_mixed_images_has_both_labels_and_their_weights():
+    pixels = np.broadcast_to(LABELS[:, None, None, None].astype(np.uint8) * 100, (10, 8, 8, 3))
+    loader = Loader(pixels, LABELS, 5, shuffle=True, augment={"mixup": 0.2}, mean=0.0, std=1.0)
+    for images, labels, partners, lam in ([tensor.numpy() for tensor in batch] for batch in loader):
+        expected = (lam * labels + (1 - lam) * partners) * 100 / 255
+        np.testing.assert_allclose(images.mean((1, 2, 3))[:, np.newaxis], expected, atol=1e-5)

@@ -60,7 +60,7 @@ def test_code_of_the_page_on_own_loops_runs(folder, project, monkeypatch, capsys
     namespace = {}
     for block in blocks:
         exec(block, namespace)
-    assert len(blocks) == 7 and all(block in chinese for block in blocks)
+    assert len(blocks) == 8 and all(block in chinese for block in blocks)
     assert float(capsys.readouterr().out.split()[-1]) > 0.5  # top-1 after two epochs; chance is 0.1
     assert len(namespace["whole"]) == 29
 

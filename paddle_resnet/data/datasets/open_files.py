@@ -16,7 +16,7 @@ from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, Imag
 from paddle_resnet.data.datasets.found_files import FoundFiles, class_name, natural_sort_key, some_of, split_of
 from paddle_resnet.data.datasets.image_list import find_image_list, name_classes
 from paddle_resnet.data.datasets.image_shards import find_image_shards
-from paddle_resnet.data.splits import hold_out, some_of_each_class
+from paddle_resnet.data.splits import hold_out, within_limit
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.images import Indices
 from paddle_resnet.images.find import SkippedFile
@@ -51,7 +51,7 @@ def find_files(config: DataConfig) -> FoundFiles:
     if config.limit is not None:
         found.classes = class_names(found)
         for part in found.parts.values():
-            some = some_of_each_class(part.labels, config.limit)
+            some = within_limit(part.labels, config.limit)
             part.names, part.labels = ([each[index] for index in some] for each in (part.names, part.labels))
     return found
 

@@ -13,7 +13,7 @@ from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
 from paddle_resnet.data.datasets.open_files import FILE_SOURCES, open_files
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
-from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out, some_of_each_class
+from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out, within_limit
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
@@ -43,7 +43,7 @@ def open_splits(config: DataConfig, progress: ProgressFn | None = None) -> Split
     train, validation, test, classes = _open(config, progress)
     for part in (train, validation, test):
         if config.limit is not None and isinstance(part, MemorySplit):
-            part.keep(some_of_each_class(part.labels, config.limit))
+            part.keep(within_limit(part.labels, config.limit))
     return Splits(train, validation, test, classes, *mean_and_std(config), resize_size(config))
 
 
