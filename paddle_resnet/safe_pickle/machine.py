@@ -30,6 +30,7 @@ from paddle_resnet.safe_pickle.rules import (
 _COPIES = 4  # bytes that may be copied, as a multiple of the file's length
 _DEPTH = 64
 _ARGUMENTS = 16
+_LONGEST_GLOBAL = 200  # characters of module and name, which each call by an unknown name copies
 _PYTHON_2_STRING = re.compile(rb"""(?:[^\\]|\\(?:[\\'"nrt]|x[0-9a-fA-F]{2}))*""")
 
 
@@ -103,6 +104,7 @@ class Machine:
 
     def _global(self, module: Any, name: Any) -> None:
         require(type(module) is str and type(name) is str, "a global has no name")
+        require(len(module) + len(name) <= _LONGEST_GLOBAL, "a global has a name of more than 200 characters")
         if (module, name) not in self._rules and not self._opaque:
             raise Refused(f"{shown(module)}.{shown(name)}")
         self._push(Named(module, name, self._rules.get((module, name))))
@@ -152,7 +154,7 @@ class Machine:
         target = target.items if type(target) is Opaque else target
         for key, value in zip(items[::2], items[1::2], strict=True):
             if is_flat(key) or not self._opaque:  # no reader looks for a key of another kind
-                target[flat_key(key)] = value
+                target[flat_key(self._spend, key)] = value
 
     def _new_dict(self, _: None) -> None:
         items = self._to_mark()
@@ -163,6 +165,9 @@ class Machine:
         return [self._pop() for _ in range(number)][::-1]
 
     def _remember(self, index: int) -> None:
+        require(
+            0 <= index < 1 << 32, "it counts what it remembers beyond 32 bits"
+        )  # large ones could be made to collide
         self._memo[index] = self._pop()
         self._push(self._memo[index])
 

@@ -15,10 +15,11 @@ from paddle_resnet.errors import shown
 
 UNREAD_ARRAY = "numpy array of "  # how the kind of an `Opaque` begins that is an array
 _AXES = 32
+_COMPARED = 256  # characters that are compared in the time of copying an item
 
 Spend = Callable[[int], None]
 Rule = Callable[..., Any]
-"""Called with (spend, *arguments); the rule calls `spend(n)` for n bytes or items that it copies."""
+"""Called with (spend, *arguments); the rule calls `spend(n)` for n bytes or items that it copies or reads."""
 
 
 class Damaged(Exception):  # noqa: N818 (a state of the file)
@@ -90,9 +91,11 @@ def is_flat(value: Any) -> bool:
     return value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 63)
 
 
-def flat_key(value: Any) -> Any:
-    """Return the key of a dictionary, checked by `is_flat`."""
+def flat_key(spend: Spend, value: Any) -> Any:
+    """Return the key of a dictionary, checked by `is_flat`; spend for comparing it with an equal one."""
     require(is_flat(value), "a dictionary's key is neither text nor a small number")
+    if type(value) in (str, bytes):
+        spend(len(value) // _COMPARED)
     return value
 
 
@@ -172,7 +175,7 @@ def _ordered_dict(spend: Spend, pairs: Any = ()) -> dict[Any, Any]:
     require(type(pairs) in (list, tuple), "an OrderedDict is of no pairs")
     spend(len(pairs))
     require(all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs), "an OrderedDict is of no pairs")
-    return {flat_key(key): value for key, value in pairs}
+    return {flat_key(spend, key): value for key, value in pairs}
 
 
 def _no_bytes(_spend: Spend) -> bytes:

@@ -148,9 +148,25 @@ def test_memory_is_in_proportion_to_the_file():
     assert peak < 1e6
 
 
+def test_calls_by_a_long_unknown_name_are_refused_before_it_is_copied():
+    """Each call would copy the name, at the cost of seven bytes of the file."""
+    content = text_of("a" * 100_000) + b"](" + b"h\x00h\x00\x93)R" * 300 + b"e."
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=r"a global has a name of more than 200 characters"):
+        load(content, opaque=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6
+
+
 def test_byte_arrays_longer_than_the_file_are_refused():
     with pytest.raises(UsageError, match="cannot be read as a pickle"):
         load(b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".")
+
+
+def text_of(content):
+    """The opcodes that push a text and remember it, and so the next place of the memo."""
+    return b"X" + struct.pack("<I", len(content)) + content.encode() + b"\x94"
 
 
 OBJECT = b"cnumpy\ndtype\n(VO8\nI00\nI01\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntb"
@@ -195,6 +211,14 @@ ATTACKS = {
     "a dtype inside each of 50,000": b"cnumpy\ndtype\nq\0Vf4\n\x85R" + b"q\1h\0h\1\x85R" * 50_000 + b".",
     "a dtype of 50,000 fields": b"cnumpy\ndtype\n](" + b"Va\nVf4\n\x86" * 50_000 + b"e\x85R.",
     "state of a function": b"cnumpy.core.multiarray\nscalar\n}V__defaults__\n(I1\ntsb.",
+    # Python's hash of each of these is 0.
+    "places in the memo that collide": b"N" + b"".join(b"p%d\n" % (k * (2**61 - 1)) for k in range(1, 2000)) + b".",
+    "equal keys": text_of("a" * 100_000) * 2 + b"}" + b"h\0Nsh\1Ns" * 3000 + b".",
+    "equal keys of pairs": (text_of("a" * 100_000) + b"N\x86\x94") * 2
+    + b"]("
+    + b"h\1h\3" * 3000
+    + b"e"
+    + b"q\4ccollections\nOrderedDict\nh\4\x85R.",
 }
 
 

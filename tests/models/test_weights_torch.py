@@ -4,6 +4,7 @@ tests/fixtures/write_torch_fixtures.py wrote the files and logits.
 """
 
 import pickle
+import struct
 import tarfile
 import zipfile
 
@@ -170,6 +171,49 @@ def test_other_pickle_content_is_one_line(tmp_path, monkeypatch, content, compla
         read_state_dict("bad.pth")
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
+def remembered(place, kind, content):
+    return kind + struct.pack("<I", len(content)) + content + b"q%c" % place
+
+
+STORAGE = b"".join(
+    [
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+        pickle.dumps(1001, 2),
+        pickle.dumps([None] * 5000, 2),
+        b"\x80\x02(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nK\x00tQ.",
+        pickle.dumps([], 2),
+        bytes(8),
+    ]
+)
+"""What PyTorch writes of an empty storage, with a long list of facts on the system."""
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        remembered(0, b"B", STORAGE) + b"](" + b"ctorch.storage\n_load_from_bytes\nh\0\x85R" * 100 + b"e.",
+        b"((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nK\x00tQK\x00))"
+        + b"N" * 20_000
+        + b"tq\x00]("
+        + b"ctorch._tensor\n_rebuild_from_type_v2\n"
+        b"(ctorch._utils\n_rebuild_tensor_v2\nNh\0NtR" * 5 + b"e.",
+    ],
+    ids=["storage", "arguments"],
+)
+def test_one_long_argument_of_many_calls_is_refused(tmp_path, repeated):
+    """Each call would read it again."""
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + repeated)
+    with pytest.raises(UsageError, match=r"a\.pkl: .*it makes much more than the file holds"):
+        read_state_dict(tmp_path / "a.pkl")
+
+
+def test_a_long_key_of_a_storage_is_refused(tmp_path):
+    """PyTorch counts storages; comparing long keys that are equal takes long."""
+    write_archive(tmp_path / "a.pth", pickle_of(key="0" * 1000))
+    with pytest.raises(UsageError, match=r"a\.pth: .*a storage without a short name"):
+        read_state_dict(tmp_path / "a.pth")
 
 
 def test_a_compressed_record_is_refused_before_it_is_unpacked(tmp_path):

@@ -41,6 +41,7 @@ _STORAGES = {
     "QInt32Storage": "int32",
 }
 _ELEMENT_TYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64"}
+_LONGEST_KEY = 100  # characters; PyTorch's keys are numbers
 
 
 class Storage(NamedTuple):
@@ -104,7 +105,8 @@ def _storage(reference: Any) -> Storage | safe_pickle.Named:
     kind, storage_class, key, _location, length, view = (*reference, None)[:6]
     if kind != "storage" or type(storage_class) is not safe_pickle.Named or storage_class.name not in _STORAGES:
         raise safe_pickle.Damaged(f"an unknown kind of storage, {shown(storage_class)}")
-    require(type(key) is str and _is_index(length), "a storage without a name or a length")
+    short = type(key) is str and len(key) <= _LONGEST_KEY
+    require(short and _is_index(length), "a storage without a short name or a length")
     if view is None:
         return Storage(key, _STORAGES[storage_class.name], length)
     require(type(view) is tuple and len(view) == 3 and _is_index(view[1]), "a storage's view has no offset")
@@ -136,8 +138,10 @@ def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Any:
     return tensor
 
 
-def _storage_from_bytes(_spend: Any, content: Any) -> Storage:
+def _storage_from_bytes(spend: Any, content: Any) -> Storage:
     """Replace `torch.storage._load_from_bytes`, by which `pickle.dump` writes tensors: an old file of one storage."""
+    require(type(content) is bytes, "a storage's bytes are none")
+    spend(len(content))
     place, parts = 0, []
     for _ in range(5):
         part, place = safe_pickle.load_at(content, place, "storage", rules=_CLASS_RULES, persistent_load=_storage)
@@ -158,6 +162,7 @@ def _rebuild_subclass(spend: Any, function: Any, _class: Any, arguments: Any, _a
     known = type(function) is safe_pickle.Named and function.rule in (_rebuild_tensor, _rebuild_typed_tensor)
     if not known or type(arguments) is not tuple:
         return safe_pickle.Opaque("torch._tensor._rebuild_from_type_v2")
+    spend(len(arguments))
     return function.rule(spend, *arguments)
 
 
