@@ -51,6 +51,12 @@ def main(arguments: argparse.Namespace) -> None:
         _show_all()
         return
     if _is_file(arguments.name):
+        for option in ("size", "classes", "channels", "layers", "netron"):
+            if getattr(arguments, option):
+                raise UsageError(
+                    f"{arguments.name}: --{option} is for a network of the table, not for a weights file; "
+                    f"leave it out, or write {command('models')} resnet18 --{option} ..."
+                )
         program.prepare()
         _show_file(arguments.name)
         return

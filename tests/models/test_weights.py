@@ -84,6 +84,19 @@ def test_weights_without_a_head_get_a_new_head(network):
     assert load_weights(network, state).skipped_head == ("fc.weight", "fc.bias")
 
 
+@pytest.mark.parametrize("classes", [3, 10])
+def test_a_head_without_a_bias_is_replaced_by_a_new_one(network, classes):
+    """Such as ArcFace's."""
+    state = {key: array + 1 for key, array in arrays(network).items() if key != "fc.bias"}
+    tuned = create_model("resnet8", classes)
+    fresh_head = tuned.fc.weight.numpy()
+    report = load_weights(tuned, state)
+    assert report.skipped_head == ("fc.weight", "fc.bias")
+    assert f"new head for {classes} classes (fc.weight, fc.bias)" in report.summary()
+    np.testing.assert_array_equal(tuned.fc.weight.numpy(), fresh_head)
+    np.testing.assert_array_equal(tuned.conv1.weight.numpy(), state["conv1.weight"])
+
+
 def changed(state, **changes):
     """A copy with some entries replaced (dots written as two underscores), or taken out where None."""
     edited = dict(state)
@@ -119,7 +132,8 @@ def changed(state, **changes):
             {"fc__weight": np.zeros((512, 10)), "fc__bias": np.zeros(10)},
             r"fc\.weight is \[512, 10\], expected \[64, 10\]",
         ),
-        ({"fc__bias": None}, r"1 missing \(fc\.bias\)"),
+        ({"fc__weight": None}, r"1 missing \(fc\.weight\)"),
+        ({"fc__weight": np.zeros((512, 10)), "fc__bias": None}, r"1 missing \(fc\.bias\)"),
     ],
 )
 def test_misfit_is_refused_and_nothing_copied(network, changes, complaint):

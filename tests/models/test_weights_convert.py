@@ -130,6 +130,26 @@ def test_a_type_that_weights_do_not_have_is_named(tmp_path):
         read_state_dict(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("element_type", ["uint32", "uint64"])
+def test_types_that_paddle_has_not_are_named(tmp_path, element_type):
+    state = {"fc.weight": np.ones((2, 2), "float32"), "steps": np.ones(1, element_type)}
+    with pytest.raises(UsageError, match=rf"a\.pdparams: steps is of type {element_type}, which Paddle has not"):
+        write_state_dict(tmp_path / "a.pdparams", state)
+    assert not [*tmp_path.iterdir()]
+    write_state_dict(tmp_path / "a.safetensors", state)
+
+
+@pytest.mark.parametrize("length", [0x3C20, 0x3C])
+def test_a_length_of_safetensors_may_begin_as_html(tmp_path, length):
+    content = safetensors_bytes({"a": ("F32", np.arange(2, dtype="float32"))})
+    head = content[8:-8].ljust(length)
+    head = head if len(head) == length else b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(length)
+    start = struct.pack("<Q", length)
+    assert start.lstrip().startswith(b"<")
+    (tmp_path / "a.safetensors").write_bytes(start + head + content[-8:])
+    assert read_state_dict(tmp_path / "a.safetensors")["a"].tolist() == [0.0, 1.0]
+
+
 def test_another_kind_of_file_is_refused(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n")
     with pytest.raises(UsageError, match=r"a\.h5: is no weights file but an HDF5 file \(of Keras\); save"):

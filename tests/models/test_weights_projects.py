@@ -126,6 +126,15 @@ def test_both_sides_can_be_asked_for_under_any_head(cases, tmp_path):
         create_model("plain20", pretrained=tmp_path / "a.safetensors#pad=both")
 
 
+@pytest.mark.parametrize("name", ["resnet20_b", "unknown"])
+def test_padding_of_other_networks_is_refused_in_a_conversion(tmp_path, name):
+    state = {"a.weight": np.ones((2, 2), "float32")} if name == "unknown" else arrays(create_model(name))
+    write_state_dict(tmp_path / "a.pdparams", state)
+    with pytest.raises(UsageError, match=r"a\.pdparams#pad=both: this network has no shortcuts that add"):
+        convert_weights(f"{tmp_path / 'a.pdparams'}#pad=both", tmp_path / "b.pdparams")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pdparams"]
+
+
 def test_conversion_keeps_the_function_of_both_sides(cases, tmp_path, log):
     path = write(tmp_path, AKAMASTER, cases[AKAMASTER])
     for names in ("paddle", "torch"):
@@ -175,8 +184,8 @@ def test_a_smaller_network_is_named_under_its_prefix():
 
 
 def test_a_misfit_of_the_head_alone_says_so():
-    state = {name: array for name, array in arrays(create_model("resnet20")).items() if name != "fc.bias"}
-    with pytest.raises(UsageError, match=r"1 missing \(fc\.bias\); all but the head fits; .*strict=False"):
+    state = {name: array for name, array in arrays(create_model("resnet20")).items() if name != "fc.weight"}
+    with pytest.raises(UsageError, match=r"1 missing \(fc\.weight\); all but the head fits; .*strict=False"):
         load_weights(create_model("resnet20"), state)
 
 
@@ -235,9 +244,10 @@ def test_paddleclas_names_are_written(cases, tmp_path, name):
         np.testing.assert_array_equal(written[tensor], array)
 
 
-def test_networks_that_paddleclas_lacks_are_not_written(tmp_path):
-    write_state_dict(tmp_path / "a.pdparams", arrays(create_model("preact_resnet20")))
-    with pytest.raises(UsageError, match=r"b\.pdparams: PaddleClas has no such network: .*final_bn"):
+@pytest.mark.parametrize("name", ["preact_resnet20", "resnet8", "plain18", "lenet"])
+def test_networks_that_paddleclas_lacks_are_not_written(tmp_path, name):
+    write_state_dict(tmp_path / "a.pdparams", arrays(create_model(name)))
+    with pytest.raises(UsageError, match=r"b\.pdparams: PaddleClas has no such network: .*resnet18_vb"):
         convert_weights(tmp_path / "a.pdparams", tmp_path / "b.pdparams", "paddleclas")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pdparams"]
 
@@ -264,6 +274,14 @@ def test_the_command_says_what_a_file_is(cases, tool, tmp_path, name, facts):
     assert done.exit_code == 0
     for fact in [*facts, "under module\n"]:
         assert fact in done.stdout
+
+
+@pytest.mark.parametrize("options", [["--size", 96], ["--classes", 3], ["--layers"], ["--netron", "--onnx", "x.onnx"]])
+def test_the_command_refuses_the_options_of_a_network_for_a_file(tool, tmp_path, options):
+    write_state_dict(tmp_path / "a.pdparams", {"a.weight": np.ones((2, 2), "float32")})
+    done = tool("models", tmp_path / "a.pdparams", *options)
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert f"a.pdparams: {options[0]} is for a network of the table" in done.stderr
 
 
 def test_the_command_names_a_missing_file(tool, tmp_path):

@@ -190,7 +190,11 @@ def test_the_record_says_what_the_runs_files_say(run):
         ({"model": {"name": "resnet14"}}, METRICS, "does not fit the network"),
         # Fits by its parameters, but answers otherwise.
         ({"model": {"stem": "cifar_pool"}}, METRICS, "model.stem is cifar_pool"),
+        ({"data": {"limit": 64}}, METRICS, "data.limit is 64"),
+        ({"evaluation": {"shift": 1}}, METRICS, "evaluation.shift is 1"),
         ({}, {**METRICS, "train": None}, "is not finished"),
+        ({}, {**METRICS, "environment": None}, r"metrics\.json: has no environment\.process"),
+        ({}, {**METRICS, "validation": None}, r"metrics\.json: has no validation\.top1"),
         ({}, {**METRICS, "test": None}, r"not measured yet: paddle-resnet eval"),
         ({}, {**METRICS, "test": {**METRICS["test"], "checkpoint": "last"}}, "not measured yet"),
     ],

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.errors import shown
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.naming import Arrays, NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.weights_file import WeightsFile, WeightsSource, read_weights_file
@@ -37,7 +37,7 @@ class IdentifiedFile:
 
 
 def identify(source: WeightsSource) -> IdentifiedFile:
-    """Read a weights file and find out what is in it; raise `UsageError` if it cannot be read."""
+    """Read a weights file and find out what it is; raise `UsageError` if it cannot be read or ``#pad`` has no use."""
     file = read_weights_file(source.path, source.take)
     unknown = None
     for named in candidates(file.entries, file.layout, len(file.entries) // 4):
@@ -47,6 +47,7 @@ def identify(source: WeightsSource) -> IdentifiedFile:
         if unknown is None or (named.project is not SAME_NAMES and unknown.project is SAME_NAMES):
             unknown = named
     assert unknown is not None
+    require_padded(False, source.options.get("pad"), str(source.path))
     return IdentifiedFile(file, unknown, unknown.arrays, (), ())
 
 
@@ -57,6 +58,7 @@ def _as_network(
     arrays, head = name_head(named.arrays, body)
     entry = model_entry(first.partition(" ")[0])
     padded = isinstance(entry, ResNetEntry) and entry.shortcut == "zero_pad" and entry.block == "basic"
+    require_padded(padded, source.options.get("pad"), str(source.path))
     if padded and pads_both_sides(file, head, source.options.get("pad"), str(source.path)):
         arrays = from_both_sides(arrays)
     return IdentifiedFile(file, named, arrays, tuple(models), head)
@@ -150,6 +152,12 @@ def from_both_sides(arrays: Arrays) -> Arrays:
         reorder(f"{block}.bn2", ("weight", "bias", "_mean", "_variance"))
     reorder("fc")  # its weight is [in, out]
     return moved
+
+
+def require_padded(padded: bool, pad: str | None, label: str) -> None:
+    """Raise a `UsageError` if a user says where shortcuts add zeros, of a network that has no such shortcuts."""
+    if pad is not None and not padded:
+        raise UsageError(f"{label}#pad={pad}: this network has no shortcuts that add channels of zeros")
 
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")

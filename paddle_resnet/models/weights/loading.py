@@ -25,6 +25,7 @@ from paddle_resnet.models.weights.identify import (
     log_choice,
     name_head,
     pads_both_sides,
+    require_padded,
 )
 from paddle_resnet.models.weights.naming import fit_names
 from paddle_resnet.models.weights.weights_file import WeightsSource, of_arrays, parse_source, read_weights_file
@@ -40,7 +41,8 @@ class LoadReport:
     source: str  # the file's name in messages
     classes: int  # outputs of the network's head; 0: it has none
     loaded: tuple[str, ...]  # taken from the file
-    # kept new, as the file has no head or one for another number of classes; or left out, as the network has none
+    # kept new, as the file has no head, or one without a bias or for another number of classes; or left out, as the
+    # network has none
     skipped_head: tuple[str, ...]
     missing: tuple[str, ...]  # in the network but not in the file
     unexpected: tuple[str, ...]  # in the file but not in the network
@@ -102,7 +104,8 @@ def load_weights(
             others. Arrays with PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights
             ``[out, in]``; all others as Paddle's.
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
-        new_head: keep the network's new head if the weights have none, or one for another number of classes.
+        new_head: keep the network's new head if the weights have none, or one without a bias or for another number of
+            classes.
         label: name of the arrays in messages, if they come from no file.
         progress: called with (bytes so far, bytes in all) during the download of official weights.
 
@@ -133,8 +136,7 @@ def load_weights(
         comparison.require_fit()
     pad = wanted.options.get("pad")
     padded = any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers())
-    if pad is not None and not padded:
-        raise UsageError(f"{label}#pad={pad}: this network has no shortcuts that add channels of zeros")
+    require_padded(padded, pad, label)
     if padded and comparison.loaded and pads_both_sides(file, head, pad, label):
         comparison.require_fit()  # weights that fit in part cannot be reordered
         state = from_both_sides(state)
@@ -206,12 +208,14 @@ _NUMBERED = re.compile(r"[a-z0-9_]+_\d+\.[wb]_\d+(?:_\w+)?")
 
 
 def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndarray]) -> bool:
-    """Return whether `state` has no head, or one on the same features for another number of classes."""
+    """Return whether `state` has no head, or one on the same features without a bias or for other classes."""
     if not any(name in state for name in HEAD):
         return True
-    if not all(name in state for name in HEAD):
+    if HEAD[0] not in state:
         return False
     features, classes = shapes["fc.weight"]
+    if HEAD[1] not in state:  # such as ArcFace's
+        return state["fc.weight"].ndim == 2 and len(state["fc.weight"]) == features
     weight, bias = state["fc.weight"].shape, state["fc.bias"].shape
     return len(weight) == 2 and weight[0] == features and weight[1] != classes and bias == (weight[1],)
 

@@ -11,15 +11,20 @@ import paddle
 from safetensors.numpy import save
 
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import write_atomically
 from paddle_resnet.models.weights.identify import identify, listed, log_choice, unusual_numbers
 from paddle_resnet.models.weights.naming import to_torch_names
 from paddle_resnet.models.weights.projects import PADDLECLAS_VB, PADDLECLAS_VD
 from paddle_resnet.models.weights.weights_file import parse_source
 from paddle_resnet.paths import expand_home
+from paddle_resnet.zoo.imagenet_weights import SOURCES
+from paddle_resnet.zoo.matching import matching_models
 
 WrittenNames = Literal["paddle", "torch", "paddleclas"]
+# With use_first_short_conv=False, PaddleClas makes the others of 18 and 34 layers too.
+_PADDLECLAS = {*SOURCES["imagenet:paddleclas"], "resnet18", "resnet34", "resnet18_d", "resnet34_d"}
+_NOT_IN_PADDLE = ("uint32", "uint64")
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -56,7 +61,7 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: W
         The number of tensors written.
 
     Raises:
-        UsageError: another suffix, or a network that PaddleClas has not.
+        UsageError: another suffix, a type of numbers that Paddle has not, or a network that PaddleClas has not.
         RunFailure: the file cannot be written.
     """
     path = expand_home(path)
@@ -65,6 +70,11 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: W
     if names == "paddleclas":
         arrays = _paddleclas_names(state, path)
     if path.suffix == ".pdparams":
+        if others := [name for name, array in arrays.items() if array.dtype.name in _NOT_IN_PADDLE]:
+            raise UsageError(
+                f"{path}: {shown(others[0])} is of type {arrays[others[0]].dtype}, which Paddle has not; "
+                "write a .safetensors file, or leave this tensor out"
+            )
         tensors = {name: paddle.to_tensor(array, place=paddle.CPUPlace()) for name, array in arrays.items()}
         write_atomically(path, lambda temporary: paddle.save(tensors, str(temporary)))
     else:
@@ -78,12 +88,15 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: W
 
 
 def _paddleclas_names(state: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    if not _PADDLECLAS & {*matching_models({name: array.shape for name, array in state.items()})}:
+        raise UsageError(
+            f"{path}: PaddleClas has no such network: expected the weights of one of {', '.join(sorted(_PADDLECLAS))}; "
+            "write them without --names paddleclas"
+        )
     project = PADDLECLAS_VD if "conv1.6.weight" in state else PADDLECLAS_VB
     names = project.restore(list(state))
     if unknown := [name for name in state if name not in names and not name.startswith("fc.")]:
-        raise UsageError(
-            f"{path}: PaddleClas has no such network: its ResNets have nothing like {', '.join(unknown[:3])}"
-        )
+        raise UsageError(f"{path}: PaddleClas's ResNets have nothing like {listed(unknown)}; leave that out")
     return {names.get(name, name): array for name, array in state.items()}
 
 

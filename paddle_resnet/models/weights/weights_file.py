@@ -170,6 +170,8 @@ def _require_weights(start: bytes, path: Path) -> None:
     """Raise a `UsageError` that says what the file is, if it begins as no weights file does."""
     if not start:
         raise UsageError(f"{path}: is empty; {_EXPECTED}")
+    if start[8:9] == b"{":  # safetensors: the bytes before are a length, which may be those of another kind of file
+        return
     for beginning, what in _NOT_WEIGHTS.items():
         if start.lstrip().startswith(beginning):
             raise UsageError(f"{path}: is no weights file but {what}")
@@ -177,7 +179,7 @@ def _require_weights(start: bytes, path: Path) -> None:
         raise UsageError(
             f"{path}: a tar archive: unpack it, or, if PyTorch before 0.2 saved it, load it there and save it again"
         )
-    if start[:4] != _ZIP and start[8:9] != b"{" and start[0] not in _PICKLES:
+    if start[:4] != _ZIP and start[0] not in _PICKLES:
         raise UsageError(f"{path}: is no weights file, it begins with {shown(start[:16])}; {_EXPECTED}")
 
 
