@@ -232,15 +232,18 @@ def prepare_environment(folder: str | Path, paddle: str, *requirements: str, pyt
     selects a file of exact versions instead: 1 the lock file of the Paddle, another value the file of that name.
     """
     folder = Path(folder)
+    locked = os.environ.get("LOCKED", "")
+    name = locked if locked != "1" else "locked-paddle2" if is_paddle2(paddle) else "locked-paddle3"
+    lock_file = PROJECT / f"requirements/{name}.txt"
+    if locked and not lock_file.is_file():
+        stop(2, f"LOCKED={locked}: there is no {lock_file}; expected 1, or the name of a file there, such as lowest")
     make_environment(folder, paddle, python)
     files = [PROJECT / name for name in (COMMON, *requirements)]
     stamp_file = folder / "-".join([".installed", *(path.stem for path in files)])
     if is_paddle2(paddle):
         files.append(PROJECT / "requirements/paddle2.txt")
-    locked = os.environ.get("LOCKED", "")
     if locked:
-        name = locked if locked != "1" else "locked-paddle2" if is_paddle2(paddle) else "locked-paddle3"
-        files = [PROJECT / f"requirements/{name}.txt"]
+        files = [lock_file]
     version = dotted(python_version(python_of(folder)) or (0, 0))
     stamp = f"{paddle}, Python {version}, " + "".join(path.read_text(encoding="utf-8") for path in files)
     if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp and installed_paddle(folder) == paddle:

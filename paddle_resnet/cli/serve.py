@@ -26,6 +26,8 @@ from paddle_resnet.cli import parsing, program
 from paddle_resnet.system.machine import physical_cores
 
 _port = parsing.checked(parsing.whole, lambda port: 1 <= port <= 65_535, "a port from 1 to 65535")
+# Pillow reads no image of more than 178.9 million pixels.
+_million_pixels = parsing.checked(parsing.whole, lambda number: 1 <= number <= 178, "a whole number from 1 to 178")
 _host_name = parsing.checked(
     str, re.compile(r"\*|(\*\.)?[\w.-]+").fullmatch, "a name without a port, such as example.org"
 )
@@ -67,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--queue", type=count, metavar="N", help="images that may wait; default: 256")
     add("--max-images", type=count, metavar="N", help="images of a request; default: 64")
     add("--max-body", type=_scaled(count, 2**20), metavar="MiB", help="size of a request; default: 16")
-    add("--max-pixels", type=_scaled(count, 1_000_000), metavar="M", help="million pixels of an image; default: 16")
+    pixels = "million pixels of an image, at most 178; default: 16"
+    add("--max-pixels", type=_scaled(_million_pixels, 1_000_000), metavar="M", help=pixels)
     drain = "seconds between a stop signal and the close of the port, not ready but serving; default: 1"
     add("--drain", dest="drain_seconds", type=_not_negative, metavar="S", help=drain)
     parsing.add_engine_options(parser)

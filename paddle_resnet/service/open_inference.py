@@ -133,6 +133,8 @@ class _InferCall:
         if tensor.shape[0] > self._max_images:
             raise too_many_images(self._max_images)
         binary = body[end:]
+        if tensor.data is not None and (binary or tensor.parameters.binary_data_size is not None):
+            raise malformed("the input has both data and binary_data_size, or bytes behind the JSON; send one of them")
         if tensor.data is None and tensor.parameters.binary_data_size != len(binary):
             raise malformed("binary_data_size is not the number of bytes behind the JSON")
         return _pixels(tensor, binary) if tensor.name == "pixels" else _encoded_images(tensor, binary)

@@ -136,9 +136,9 @@ class _Images(BaseModel, extra="forbid"):
 
 def parse_json(body: bytes, shape: type[Shape]) -> Shape:
     """Parse JSON of a client in bounded memory: a list of lists takes many times its bytes."""
+    if body.count(b"[") + body.count(b"{") > MAX_NESTED:
+        raise malformed(f"the JSON has more than {MAX_NESTED:,} lists; in /v2, send `data` as one flat list, or binary")
     try:
-        if body.count(b"[") + body.count(b"{") > MAX_NESTED:
-            raise ValueError("too many lists")
         value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=finite_number)
     except (ValueError, RecursionError):
         raise malformed("the body is not valid JSON") from None

@@ -42,11 +42,9 @@ class Settings(Group):
     queue: int = Field(256, ge=1, description="images admitted and not yet answered; more requests get 429")
 
     max_body: int = Field(16 * 2**20, ge=1, description="bytes of a request body")
-    max_buffered: int = Field(
-        256 * 2**20, ge=1, description="bytes of all bodies together, or `max_body` if that is more"
-    )
+    max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies together, at least `max_body`")
     max_images: int = Field(64, ge=1, description="images of a request")
-    max_pixels: int = Field(16_000_000, ge=1, description="pixels of an image")
+    max_pixels: int = Field(16_000_000, ge=1, le=178_000_000, description="pixels of an image; Pillow reads no more")
     max_connections: int = Field(1000, ge=1, description="open connections; more make idle ones close")
 
     body_timeout: float = Field(30, gt=0, description="seconds until a request body is complete")

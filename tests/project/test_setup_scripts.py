@@ -88,6 +88,13 @@ def test_a_paddle_that_is_no_choice_is_one_line(machine: Machine, choice: str) -
     assert not (machine.project / ".venv").exists()
 
 
+def test_a_lock_file_that_is_not_there_is_one_line(machine: Machine) -> None:
+    machine.add_python("python3", 311)
+    result = machine.call("python_for_quickstart", LOCKED="nosuch")
+    assert_one_line(result, 2, "LOCKED=nosuch", "nosuch.txt", "expected 1, or the name of a file there")
+    assert result.stdout == "" and not (machine.project / ".venv").exists()
+
+
 # --- which Python
 
 

@@ -181,7 +181,8 @@ def test_unknown_names_are_errors_of_the_protocol(client):
 
 
 PIXELS = {"name": "pixels", "datatype": "UINT8", "shape": [1, SIZE, SIZE, 3]}
-IMAGES = {"name": "images", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}}
+TEXTS = {"name": "images", "datatype": "BYTES", "shape": [2]}
+IMAGES = {**TEXTS, "parameters": {"binary_data_size": 10}}
 
 
 @pytest.mark.parametrize(
@@ -198,8 +199,8 @@ IMAGES = {"name": "images", "datatype": "BYTES", "shape": [2], "parameters": {"b
         ([PIXELS], bytes(SIZE * SIZE * 3), 0),
         ([IMAGES], struct.pack("<I", 6) + b"abcdef", 0),
         ([IMAGES], struct.pack("<I", 2**32 - 1) + b"abcdef", 0),
-        ([{**IMAGES, "data": ["YQ=="]}], b"", None),
-        ([{**IMAGES, "data": ["YQ==", 7]}], b"", None),
+        ([{**TEXTS, "data": ["YQ=="]}], b"", None),
+        ([{**TEXTS, "data": ["YQ==", 7]}], b"", None),
         ([], b"", None),
         (7, b"", None),
         ([{**PIXELS, "data": [2**3000] * SIZE * SIZE * 3}], b"", None),
@@ -215,3 +216,19 @@ def test_damaged_requests_are_refused(port, inputs, binary, length):
     response = httpx.post(f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", content=text + binary, headers=headers)
     assert response.status_code in (400, 413)
     assert isinstance(response.json()["error"], str)
+
+
+@pytest.mark.parametrize(("announced", "binary"), [(SIZE * SIZE * 3, bytes(SIZE * SIZE * 3)), (0, b""), (None, b"a")])
+def test_data_and_bytes_behind_the_json_are_not_both_taken(port, announced, binary):
+    tensor = {**PIXELS, "data": [7] * SIZE * SIZE * 3, "parameters": {"binary_data_size": announced}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    response = httpx.post(f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", content=text + binary, headers=headers)
+    assert response.status_code == 400 and "both data and binary_data_size" in response.json()["error"]
+
+
+def test_pixels_of_too_many_lists_are_told_how_to_be_sent(port):
+    nested = np.zeros((2, 224, 224, 3), int).tolist()
+    content = json.dumps({"inputs": [{**PIXELS, "shape": [2, 224, 224, 3], "data": nested}]})
+    response = httpx.post(f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer", content=content)
+    assert response.status_code == 400 and "one flat list, or binary" in response.json()["error"]

@@ -16,6 +16,7 @@ import httpx
 from image_bytes import chunk, png_start
 from service_parts import FORM, IMAGE, MAX_BODY, form, picture, running
 
+from paddle_resnet.service import Settings
 from paddle_resnet.service.telemetry import JsonFormatter
 from paddle_resnet.service.worker_process import BoundedDecoder, ImageResult, ImageStatus
 
@@ -121,6 +122,17 @@ def test_decoding_stops_at_its_time_limit(monkeypatch):
     assert decoder.decode(data).shape == (8, 8, 3)
     assert decoder.decode(comments).status is ImageStatus.TOO_SLOW
     assert decoder.decode(comments, cheap_only=True) == ImageResult(ImageStatus.COSTLY)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pillow_reads_images_of_as_many_pixels_as_may_be_chosen(tmp_path):
+    limit = 178_000_000
+    assert Settings(model=tmp_path, max_pixels=limit).max_pixels == limit
+    with pytest.raises(ValueError, match="178000000"):
+        Settings(model=tmp_path, max_pixels=limit + 1)
+    decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=limit, max_seconds=1)
+    assert decoder.decode(png(limit // 4, 4)).status is ImageStatus.TOO_SLOW  # 9 s, as its header says
+    assert decoder.decode(png(limit // 4 + 1, 4)).status is ImageStatus.TOO_LARGE
 
 
 def test_a_slow_image_is_costly(clock_at_rest):

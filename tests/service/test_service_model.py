@@ -308,6 +308,8 @@ def test_wrong_use_is_one_line(tool, run, tmp_path):
     assert "holds no ONNX model of int8" in done.stderr
     done = tool("serve", run.path, "--port", "70000")
     assert done.exit_code == 2 and "from 1 to 65535" in done.stderr
+    done = tool("serve", run.path, "--max-pixels", "179")
+    assert done.exit_code == 2 and "a whole number from 1 to 178" in done.stderr
     done = tool("serve", run.path, "--max-wait", "-1")
     assert done.exit_code == 2 and "at least 0" in done.stderr
 
