@@ -42,6 +42,11 @@ EXPECTED = [cats_and_dogs(range(6)), cats_and_dogs(range(6, 8)), cats_and_dogs(r
         {"line": "{i}.png,{i%2}", "header": "Image,Id\n", "suffix": "csv"},
         {"line": "7,{i}.png,{i%2}", "header": "id,image_name,label\n", "suffix": "csv"},
         {"line": "images/{i}.png,{i%2}", "suffix": "csv"},
+        {"line": "images/{i}.png,{i%2},"},
+        {"line": "images/{i}.png;{i%2};; "},
+        {"line": '"images/{i}.png", "{i%2}"', "header": "path, label,\n", "suffix": "csv"},
+        {"line": "images/{i}.png,{i%2},,", "header": "path,label\n", "suffix": "csv"},
+        {"line": "images/{i}.png,{i%2},train", "header": "path,label,split\n", "suffix": "csv"},
         {"classes": "0 cat\n1 dog\n"},
         {"classes": "1,dog\n0,cat\n"},
     ],
@@ -132,6 +137,16 @@ TXT_LISTS = ("train", "val", "test")
             rewrite("train.txt", "images/0.png\nimages/1.png 1\n"),
             r"line 2: images/1\.png 1: expected a path and a label",
         ),
+        (
+            rewrite("train.txt", "images/0.png,cat\nimages/1.png,dog, black\n"),
+            r"line 2: .*: expected a path and a label",
+        ),
+        (rewrite("train.txt", "images/0.png\tcat\nimages/1.png\tdog\t0.9\n"), r"line 2: .*: expected a path and a lab"),
+        (
+            rewrite("train.txt", "images/0.png 0 20 20 30\nimages/1.png 1 20 20 30\n"),
+            r"line 1: .*: expected a path and",
+        ),
+        (rewrite("train.txt", "images/0.png 9,8,30,30,0 5,6,7,8,1\n"), r"line 1: .*: expected a path and a label"),
         (rewrite("train.txt", "images/0.png 0\n../1.png 1\n"), r"\.\./1\.png: lies outside of .*; set data\.root"),
         (rewrite("train.txt", "images/0.png 0\n/etc/1.png 1\n"), r"/etc/1\.png: lies outside of .*; set data\.root"),
         (rewrite("train.txt", "pics/0.png 0\npics/1.png 1\n"), r"pics/0\.png: no such file, nor any other of 2"),
@@ -181,6 +196,13 @@ def test_faulty_list_is_one_line(tmp_path, change, message):
         ("first,second\n1,0\n", "expected a first line with the columns path .* and label, found first,second"),
         ("id,label\n1\n", "line 2: 1: expected a path and a label"),
         ("id,label\n1,\n", "line 2: 1,: expected a path and a label"),
+        ("id,label\n1,cat\n2,cat, white\n", "line 3: 2,cat,white: expected a path and a label, in quotes if"),
+        ("id,label,\n1,cat,\n2,cat, white\n", "line 3: 2,cat,white: expected a path and a label, in quotes if"),
+        ("id label\n1 cat\n2 big cat\n", "line 3: 2,big,cat: expected a path and a label, in quotes if"),
+        (
+            "id,label,Usage\n1,cat,Train\n2,cat,\n3,cat,Test\n",
+            "line 4: the column usage tells splits apart, .* expected a list for each: data.train_list, ",
+        ),
         ("id,label\n", "names no image"),
         ('id,label\n1,"x\n2,y\n', "line 4: unexpected end of data"),
     ],
@@ -249,6 +271,23 @@ def test_missing_and_repeated_files_are_listed(tmp_path, caplog):
     assert [row[:2] for row in rows] == [["images/gone.png", "unreadable"], ["images/8.png", "copy, leakage"]]
     with pytest.raises(UsageError, match=r"gone\.png: no such file"):
         len(opened(root, strict=True).train)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{}\tlong name {}, (b)", "long name {}, (b)"),
+        ("{},a long name {}", "a long name {}"),
+        ('{}, "name, {}"', "name, {}"),
+        ("{};'name; {}';", "name; {}"),
+        ("{} name {}, (b; c)", "name {}, (b; c)"),
+        ('{} "1 {}"', "1 {}"),
+    ],
+)
+def test_a_label_may_hold_other_separators_and_its_own_in_quotes(tmp_path, line, expected):
+    make_lists(tmp_path, line=line.format("images/{i}.png", "{i%2}"), classes=None)
+    first, second = expected.format(0), expected.format(1)
+    assert content(opened(tmp_path))[0] == cats_and_dogs(range(6), first, second)
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "train_labels.txt", "Label_List.TXT"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from paddle_resnet.config.schema import DataConfig
 from paddle_resnet.config.value_types import SplitName
 from paddle_resnet.data.datasets.found_files import (
+    SPLIT_WORDS,
     FoundFiles,
     LabelledFiles,
     by_split,
@@ -33,8 +34,11 @@ _CLASS_NAMES_FILE = re.compile(
     r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names", re.IGNORECASE
 )
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len, reverse=True))
-_WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
-_WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
+_MARKS = "\t,;|"  # what separates cells, if not a space
+_WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?([\s{_MARKS}]+)([^\s{_MARKS}].*)", re.IGNORECASE)
+_WITHOUT_SUFFIX = re.compile(rf"(.*[^\s{_MARKS}])([\s{_MARKS}]+)([^\s{_MARKS}]+)")
+_QUOTED = re.compile(r"([\"'])((?:(?!\1).)+)\1")
+_NUMBERS = re.compile(r"[-+.,;\d]+(?:\s+[-+.,;\d]+)+")
 _OF_WINDOWS = re.compile("[A-Za-z]:/")
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,:;]+(?P<name>\S.*)")
 _NUMBER_LAST = re.compile(r"(?P<name>.*[^\s,:;])[\s,:;]+(?P<number>\d+)")
@@ -188,7 +192,9 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
     for number, line, name, label in _entries(path):
         unlike_others = bool(names) and (label is None) == bool(labels)
         if not name or label == "" or len(label or "") > MAX_CLASS_NAME or unlike_others:
-            raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
+            raise UsageError(
+                f"{path}: line {number}: {shown(line)}: expected a path and a label, in quotes if it holds a separator"
+            )
         names.append(name)
         if label is not None:
             labels.append(sys.intern(class_name(label)))
@@ -203,7 +209,7 @@ def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     """Yield the number of a line, the line, a path, and its label, if it has one."""
     lines = _read_lines(path)
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    mark = next((mark for mark in "\t,;|" if mark in lines[first]), None)
+    mark = _mark_in(lines[first])
     header = [cell.strip().strip("\"'").lower() for cell in lines[first].split(mark)]
     columns = _columns(header)
     is_table = path.suffix.lower() in (".csv", ".tsv") or columns is not None
@@ -215,20 +221,53 @@ def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             if _is_comment(line):
                 continue
             if match:
-                yield number, line, match[1].strip("\"' "), match[2].strip("\"' ")
+                yield number, line, match[1].strip("\"' "), _label(match[2], match[3])
             elif line:
                 yield number, line, line, None
         return
     if columns is None:
         found = shown(lines[first].strip())
         raise UsageError(f"{path}: expected a first line with the columns path (or id) and label, found {found}")
-    rows = csv.reader((f"{line}\n" for line in lines[first + 1 :]), delimiter=mark or " ", strict=True)
+    yield from _rows(path, lines[first + 1 :], first + 1, mark, header, columns)
+
+
+def _rows(
+    path: Path, lines: list[str], above: int, mark: str | None, header: list[str], columns: list[int]
+) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yield what `_entries` does, of the rows of a table; `above` them are so many lines."""
+    text = (f"{line}\n" for line in lines)
+    rows = csv.reader(text, delimiter=mark or " ", skipinitialspace=mark is not None, strict=True)
+    width = max(number for number, cell in enumerate(header, 1) if cell)
+    unused = [column for column in range(width) if column not in columns]
+    splits: dict[int, SplitName] = {}  # that an unused column named first
     try:
-        for row in filter(None, rows):
-            cells = [row[column].strip() if column < len(row) else "" for column in columns]
-            yield first + 1 + rows.line_num, ",".join(row), cells[0], cells[1] if len(cells) > 1 else None
+        for written in filter(None, rows):
+            row = [cell.strip() for cell in written] + [""] * (width - len(written))
+            for column in unused:
+                split = SPLIT_WORDS.get(row[column].lower())
+                if split and splits.setdefault(column, split) != split:
+                    raise UsageError(
+                        f"{path}: line {above + rows.line_num}: the column {shown(header[column])} tells splits apart, "
+                        "which is not read; expected a list for each: data.train_list, data.validation_list, "
+                        "data.test_list"
+                    )
+            cells = ["" if any(row[width:]) else row[column] for column in columns]  # a name's comma without quotes
+            yield above + rows.line_num, ",".join(written), cells[0], cells[1] if len(cells) > 1 else None
     except csv.Error as error:
-        raise UsageError(f"{path}: line {first + 1 + rows.line_num}: {error}") from error
+        raise UsageError(f"{path}: line {above + rows.line_num}: {error}") from error
+
+
+def _mark_in(text: str) -> str | None:
+    return next((mark for mark in _MARKS if mark in text), None)
+
+
+def _label(separator: str, text: str) -> str:
+    """Return the label of a line, or nothing if it has several: another column, or the numbers of a box."""
+    text = text.rstrip(f"{_MARKS} ")
+    if quoted := _QUOTED.fullmatch(text):
+        return quoted[2].strip()
+    mark = _mark_in(separator)
+    return "" if (mark in text if mark else _NUMBERS.fullmatch(text)) else text.strip("\"' ")
 
 
 def _columns(header: list[str]) -> list[int] | None:
