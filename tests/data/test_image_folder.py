@@ -241,6 +241,10 @@ def test_wrong_folders_are_named_with_the_layout(tmp_path):
         (tmp_path / "absent", "no such folder"),
         (tmp_path / "empty", "holds no class folders"),
         (fill(tmp_path / "single", {"cat": 3}), "one class folder only"),
+        (
+            fill(tmp_path / "outer/train", {"train/cat": 3, "train/dog": 3, "val/cat": 3, "val/dog": 3}).parent,
+            r"holds splits \(train, val\), no classes; expected .*; did you mean data\.root=.*outer.train\?",
+        ),
         (tmp_path / "hollow", "no images found"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)

@@ -166,6 +166,7 @@ TXT_LISTS = ("train", "val", "test")
             r"train\.txt: the label 2, .*expected 0 to 1, or lines '1 cat' there if labels count from 1",
         ),
         (rewrite("label.txt", "cat\ncat\n"), "the class cat is named twice"),
+        (rewrite("label.txt", "id,name\n0,cat\n1,dog\n"), "expected a number in the first line too; remove it if"),
         (rewrite("label.txt", "cat\ndog\x1b[31m\n"), r"the class dog\\x1b\[31m is not printable UTF-8 text"),
         (rewrite("classes.txt", "cat\ndog\n"), r"classes\.txt and label\.txt may both name the classes"),
         (rewrite("train.csv", "a,b\n"), r"train\.(csv|txt) and train\.(csv|txt) are both named for the train split"),
@@ -288,6 +289,16 @@ def test_a_label_may_hold_other_separators_and_its_own_in_quotes(tmp_path, line,
     make_lists(tmp_path, line=line.format("images/{i}.png", "{i%2}"), classes=None)
     first, second = expected.format(0), expected.format(1)
     assert content(opened(tmp_path))[0] == cats_and_dogs(range(6), first, second)
+
+
+def test_two_files_of_a_name_without_suffix_are_refused(tmp_path):
+    """One may be the picture and the other its mask."""
+    make_lists(tmp_path, line="images/{i} {i%2}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "4.jpg")
+    with pytest.raises(
+        UsageError, match=r"images/4: is images/4\.jpg or images/4\.png; write the suffix into the list"
+    ):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "train_labels.txt", "Label_List.TXT"])

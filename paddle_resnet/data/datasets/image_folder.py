@@ -109,6 +109,9 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
             )
     if not names:
         raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}{_other_source(folder)}")
+    if len(names) > 1 and all(split_of(name) and _has_folders(folder / name) for name in names):
+        hint = f"did you mean data.root={printable(str(folder))}?"
+        raise UsageError(f"{folder}: holds splits ({', '.join(names)}), no classes; expected {LAYOUT}; {hint}")
     if len(names) == 1:
         inner = folder / names[0]
         hint = f"; did you mean data.root={printable(str(inner))}?" if _has_folders(inner) else _other_source(folder)

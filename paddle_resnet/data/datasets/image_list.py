@@ -148,6 +148,9 @@ def _read_class_names(path: Path) -> dict[int, str]:
     lines = _read_lines(path)
     if _lists_images(lines):
         raise UsageError(f"{path}: lists images; expected names of classes, one a line: set data.class_names to these")
+    first, *others = map(_NUMBER_FIRST.fullmatch, _stripped(lines) or [""])
+    if others and not first and all(others):
+        raise UsageError(f"{path}: expected a number in the first line too; remove it if it is a header")
     classes = {number: class_name(name) for number, name in _numbered(lines).items()}
     if not all(map(_is_text, classes.values())):
         raise not_utf8(path)
@@ -315,8 +318,8 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
     probes = names[:: -(-len(names) // PROBED)]
     hits: dict[str, int] = {}
     for below in dict.fromkeys(each for each in folders if not each.startswith("..")):
-        files = [root / below / _complete(root / below, name) for name in probes]
-        hits[below] = sum(map(os.path.isfile, files))  # Path.is_file raises where a name is too long
+        files = ((root / below / each for each in _completions(root / below, name)) for name in probes)
+        hits[below] = sum(any(map(os.path.isfile, each)) for each in files)  # Path.is_file raises for a long name
     best = max(hits, key=lambda below: hits[below])
     if not hits[best]:
         if not all(map(_is_text, probes)):
@@ -326,7 +329,7 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
             "for; paths are relative to the list's folder, to its images/, or to data.root"
         )
     folder, prefix = root / best, "" if best in ("", ".") else f"{best}/"
-    part.names = [prefix + _complete(folder, name) for name in names]
+    part.names = [prefix + _complete(folder, name, part.where) for name in names]
     _by_stem.cache_clear()  # the folders may change before the next list is read
 
 
@@ -359,25 +362,35 @@ def relative_name(path: str | Path, root: str | Path) -> str:
         return ".."
 
 
-def _complete(folder: Path, name: str) -> str:
-    """Complete a name such as ``0a1b2c`` to that of a file in `folder` or below, if there is one.
+def _complete(folder: Path, name: str, where: Path) -> str:
+    found = _completions(folder, name)
+    if len(found) > 1:
+        raise UsageError(f"{where}: {shown(name)}: is {found[0]} or {found[1]}; write the suffix into the list")
+    return found[0]
+
+
+def _completions(folder: Path, name: str) -> list[str]:
+    """Complete a name such as ``0a1b2c`` to those of files in `folder` or below, if there are any.
 
     Accents may be composed in the name and apart in the file's, as in those from macOS, or the reverse.
     """
     if has_image_suffix(name):
         other_forms = {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
         if not other_forms or os.path.lexists(folder / name):
-            return name
-        return next((each for each in other_forms if os.path.lexists(folder / each)), name)
+            return [name]
+        return [next((each for each in other_forms if os.path.lexists(folder / each)), name)]
     parent, slash, last = name.rpartition("/")
-    return parent + slash + _by_stem(folder / parent).get(last, last)
+    return [parent + slash + each for each in _by_stem(folder / parent).get(last, [last])]
 
 
 @functools.lru_cache(64)
-def _by_stem(folder: Path) -> dict[str, str]:
+def _by_stem(folder: Path) -> dict[str, list[str]]:
     """Return the image files in a folder by their names without suffix."""
     found = visible(folder) if os.path.isdir(folder) else []  # noqa: PTH112 (Path's raises where a name is too long)
-    return {Path(each.name).stem: each.name for each in found if has_image_suffix(each.name)}
+    files: dict[str, list[str]] = {}
+    for name in sorted(each.name for each in found if has_image_suffix(each.name)):
+        files.setdefault(Path(name).stem, []).append(name)
+    return files
 
 
 def _refuse_two_labels(part: LabelledFiles) -> None:
