@@ -240,7 +240,7 @@ def main() -> int:
     pictures = read_pictures(options.pictures) if options.pictures else synthetic_pictures(size)
     target, failures = Target("127.0.0.1", service.port), list[str]()
     for images in options.images:
-        requests, checker = http_requests("127.0.0.1", pictures, images), ResponseChecker()
+        requests, checker = http_requests(target, pictures, images), ResponseChecker()
 
         def load(seconds: float, clients: int, rate: float | None = None, requests=requests, checker=checker) -> Load:
             return load_service(

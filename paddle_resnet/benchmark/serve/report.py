@@ -20,7 +20,7 @@ from paddle_resnet.benchmark.report import Column, Report, Row, rate, spread, su
 from paddle_resnet.benchmark.runner import log
 from paddle_resnet.benchmark.serve.load import Load, Target, load_service
 from paddle_resnet.benchmark.synthetic_image import synthetic_image
-from paddle_resnet.benchmark.timing import percentiles_ms
+from paddle_resnet.benchmark.timing import PERCENTILES, percentiles_ms
 from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.images.find import EXTENSIONS, find_image_files
 from paddle_resnet.plots.bar_chart import Bar, Panel
@@ -46,11 +46,11 @@ def benchmark_service(
 
     Raises:
         UsageError: no service of this project responds there, or there are no pictures.
-        RunFailure: the service can no longer be reached.
+        RunFailure: the service can no longer be reached, or no request got a 200 response.
     """
     target, model = _find(url)
     encoded = read_pictures(pictures) if pictures else synthetic_pictures(model["image_size"])
-    requests = {case: http_requests(target.host, encoded, case.images) for case in cases}
+    requests = {case: http_requests(target, encoded, case.images) for case in cases}
     checkers = {images: ResponseChecker() for images in {case.images for case in cases}}
 
     def load(case: LoadCase) -> Load:
@@ -62,6 +62,9 @@ def benchmark_service(
     except OSError as error:
         raise RunFailure(f"{url}: the service can no longer be reached ({error.strerror or error})") from None
     rows = [_row(case, runs) for case, runs in loads.items()]
+    answered = [(str(case), row) for case, row in zip(cases, rows, strict=True) if row["p99_ms"] is not None]
+    if not answered:
+        raise RunFailure(f"{url}: no request got a 200 response, but {'; '.join(_outcome(row) for row in rows)}")
     return Report(
         command="serve",
         title=f"Service: {model['model']} at {model['image_size']}",
@@ -75,7 +78,7 @@ def benchmark_service(
         rows=rows,
         columns=COLUMNS,
         panels=[
-            Panel(title, unit, [Bar(str(case), "service", row[key]) for case, row in zip(cases, rows, strict=True)])
+            Panel(title, unit, [Bar(case, "service", row[key]) for case, row in answered])
             for title, unit, key in (
                 ("pictures predicted", "images/s", "images_per_second"),
                 ("latency of a request, p99", "ms", "p99_ms"),
@@ -93,8 +96,9 @@ def _find(url: str) -> tuple[Target, dict[str, Any]]:
     if not host or parts.scheme != "http":
         raise UsageError(f"{url}: expected an address such as http://127.0.0.1:8000")
     try:
-        # The address is the user's own, and its scheme was checked.
-        with urllib.request.urlopen(f"{url.rstrip('/')}/model", timeout=10) as response:
+        # The address is the user's own, and its scheme was checked. The load does not go through a proxy either.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{url.rstrip('/')}/model", timeout=10) as response:
             model = json.load(response)
         return Target(host, port), {key: model[key] for key in ("model", "image_size")}
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
@@ -102,10 +106,16 @@ def _find(url: str) -> tuple[Target, dict[str, Any]]:
         raise UsageError(f"{url}: no service responds there ({reason}); start one: {command('serve')} RUN") from None
 
 
+def _authority(target: Target) -> str:
+    """Return the value of the header Host, with an IPv6 address in brackets and a port that is not the usual one."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return host if target.port == 80 else f"{host}:{target.port}"
+
+
 def _row(case: LoadCase, loads: Sequence[Load]) -> Row:
     successful = [load.latencies.get(200, []) for load in loads]
     speeds = [len(times) / load.seconds for times, load in zip(successful, loads, strict=True)]
-    percentiles = [percentiles_ms(times or [0.0]) for times in successful]
+    percentiles = [percentiles_ms(times) for times in successful if times]
     codes, lost = (
         sum(counters, Counter()) for counters in ([load.codes for load in loads], [load.lost for load in loads])
     )
@@ -115,12 +125,16 @@ def _row(case: LoadCase, loads: Sequence[Load]) -> Row:
         "offered_requests_per_second": case.rate,
         "requests_per_second": summarise(speeds),
         "images_per_second": summarise([case.images * speed for speed in speeds]),
-        **{key: summarise([each[key] for each in percentiles]) for key in percentiles[0]},
+        **{key: summarise([each[key] for each in percentiles]) if percentiles else None for key in PERCENTILES},
         "clients_cores": summarise([load.cores for load in loads]),
         "codes": {str(code): number for code, number in sorted(codes.items())},
         "wrong": sum(load.wrong for load in loads),
         "lost": dict(lost),
     }
+
+
+def _outcome(row: Row) -> str:
+    return f"{_counts(row['codes'])}, lost {_counts(row['lost'])}"
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -164,15 +178,15 @@ def read_pictures(folder: Path) -> list[bytes]:
     return pictures
 
 
-def http_requests(host: str, pictures: Sequence[bytes], images: int) -> list[bytes]:
+def http_requests(target: Target, pictures: Sequence[bytes], images: int) -> list[bytes]:
     """Make whole HTTP requests of `images` pictures each: one as the body itself, several as a form."""
     groups = [
         [pictures[(start + i) % len(pictures)] for i in range(images)] for start in range(0, len(pictures), images)
     ]
-    return [_request(host, group) for group in groups]
+    return [_request(_authority(target), group) for group in groups]
 
 
-def _request(host: str, pictures: Sequence[bytes]) -> bytes:
+def _request(authority: str, pictures: Sequence[bytes]) -> bytes:
     if len(pictures) == 1:
         kind, body = "image/jpeg", pictures[0]
     else:
@@ -183,7 +197,7 @@ def _request(host: str, pictures: Sequence[bytes]) -> bytes:
             for picture in pictures
         ]
         kind, body = f"multipart/form-data; boundary={boundary}", b"".join([*parts, b"--%s--\r\n" % boundary.encode()])
-    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: {authority}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
